@@ -1,0 +1,332 @@
+//! Tags to AMQP properties and back.
+//!
+//! Outgoing properties are built from nothing, never copied: 3.10 reads a client's `x-death` as a cycle and
+//! parks the message for ever. All headers are scalars (streams and 3.10 drop tables).
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+
+use crate::broker::{Message, Original, Queue, Tags};
+
+const PERSISTENT: u8 = 2;
+const VERSION: i64 = 1;
+const TRACEPARENT_BYTES_MAX: usize = 64;
+/// Together with history (4 KiB), answer (1 KiB) and original headers (8 KiB) far below 16 KiB; at 131,064
+/// bytes of headers the broker closes the connection.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// The hop a publish is known by until its confirm came.
+pub(super) const HOP: &str = "paperboy-hop";
+
+/// Properties for one publish.
+pub(super) fn encode(tags: &Tags, hop: u64) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    let mut text = |name: &str, value: &str| {
+        headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
+    };
+    let texts = [
+        ("paperboy-subscription", &tags.subscription),
+        ("paperboy-time", &tags.time),
+        ("paperboy-original", &tags.original),
+        ("traceparent", &tags.traceparent),
+    ];
+    for (name, value) in texts {
+        if let Some(value) = value {
+            text(name, value);
+        }
+    }
+    if let Some(reason) = &tags.reason {
+        text("paperboy-reason", clip(reason, REASON_BYTES_MAX));
+    }
+    if !tags.history.is_empty() {
+        text("paperboy-history", &tags.history);
+    }
+    if !tags.answer.is_empty() {
+        text("paperboy-answer", &tags.answer);
+    }
+    let mut number = |name: &str, value: i64| {
+        headers.insert(name.into(), AMQPValue::LongLongInt(value));
+    };
+    let numbers = [
+        ("paperboy-attempt", tags.attempt),
+        ("paperboy-wait", tags.wait),
+        ("paperboy-deferrals", tags.deferrals),
+        ("paperboy-cycle", tags.cycle),
+        ("paperboy-replay", tags.replay),
+    ];
+    for (name, value) in numbers {
+        if value > 0 {
+            number(name, i64::from(value));
+        }
+    }
+    if let Some(first_seen_ms) = tags.first_seen_ms {
+        number("paperboy-first-seen", first_seen_ms);
+    }
+    number("paperboy-v", VERSION);
+    number(HOP, i64::try_from(hop).unwrap_or(i64::MAX));
+
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_headers(headers);
+    if let Some(id) = tags.message_id.as_deref().and_then(|id| ShortString::try_new(id).ok()) {
+        properties = properties.with_message_id(id);
+    }
+    if let Some(kind) = tags.kind.as_deref().and_then(|kind| ShortString::try_new(kind).ok()) {
+        properties = properties.with_type(kind);
+    }
+    properties
+}
+
+/// The hop a returned message was published under.
+pub(super) fn hop_of(properties: &BasicProperties) -> Option<u64> {
+    let headers = properties.headers().as_ref()?;
+    u64::try_from(integer(headers.inner().get(HOP)?)?).ok()
+}
+
+/// A message as the worker sees it. On the events queue every `paperboy-*` header is a stranger's.
+pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
+    let properties = delivery.properties;
+    let mut tags = Tags {
+        message_id: properties.message_id().as_ref().map(ToString::to_string),
+        kind: properties.kind().as_ref().map(ToString::to_string),
+        time: properties.timestamp().and_then(rfc3339),
+        ..Tags::default()
+    };
+    if let Some(headers) = properties.headers() {
+        tags.traceparent =
+            header_text(headers, "traceparent").filter(|value| value.len() <= TRACEPARENT_BYTES_MAX);
+        // The broker's own mark of a message it gave up on. A client's copy of it never gets this far: we
+        // publish to the dead queues from a whitelist.
+        let poisoned = is_dead(queue) && headers.contains_key("x-death");
+        if queue != Queue::Events && !(poisoned && queue == Queue::DeadEvents) {
+            read_ours(headers, &mut tags);
+        }
+        if poisoned {
+            tags.reason = None;
+        }
+    }
+    Message {
+        body: Bytes::from(delivery.data),
+        tags,
+        routing_key: delivery.routing_key.to_string(),
+        redelivered: delivery.redelivered,
+        original: Box::new(AmqpOriginal(properties)),
+    }
+}
+
+fn is_dead(queue: Queue) -> bool {
+    matches!(queue, Queue::DeadDeliveries | Queue::DeadEvents)
+}
+
+fn read_ours(headers: &FieldTable, tags: &mut Tags) {
+    let text = |name: &str| header_text(headers, name);
+    let count = |name: &str| {
+        headers.inner().get(name).and_then(integer).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+    };
+    tags.subscription = text("paperboy-subscription");
+    tags.time = text("paperboy-time").or(tags.time.take());
+    tags.history = text("paperboy-history").unwrap_or_default();
+    tags.answer = text("paperboy-answer").unwrap_or_default();
+    tags.reason = text("paperboy-reason");
+    tags.original = text("paperboy-original");
+    tags.attempt = count("paperboy-attempt");
+    tags.wait = count("paperboy-wait");
+    tags.deferrals = count("paperboy-deferrals");
+    tags.cycle = count("paperboy-cycle");
+    tags.replay = count("paperboy-replay");
+    tags.first_seen_ms = headers.inner().get("paperboy-first-seen").and_then(integer);
+}
+
+fn header_text(headers: &FieldTable, name: &str) -> Option<String> {
+    match headers.inner().get(name)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
+        _ => None,
+    }
+}
+
+fn integer(value: &AMQPValue) -> Option<i64> {
+    match value {
+        AMQPValue::ShortShortInt(n) => Some(i64::from(*n)),
+        AMQPValue::ShortShortUInt(n) => Some(i64::from(*n)),
+        AMQPValue::ShortInt(n) => Some(i64::from(*n)),
+        AMQPValue::ShortUInt(n) => Some(i64::from(*n)),
+        AMQPValue::LongInt(n) => Some(i64::from(*n)),
+        AMQPValue::LongUInt(n) => Some(i64::from(*n)),
+        AMQPValue::LongLongInt(n) => Some(*n),
+        _ => None,
+    }
+}
+
+/// AMQP timestamps are whole seconds; some clients write milliseconds all the same.
+fn rfc3339(timestamp: u64) -> Option<String> {
+    const YEAR_3000_S: u64 = 32_503_680_000;
+    let seconds = if timestamp > YEAR_3000_S { timestamp / 1000 } else { timestamp };
+    let time = jiff::Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
+    Some(time.to_string())
+}
+
+/// At most `bytes_max` bytes of a text, cut between characters.
+fn clip(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
+/// What a message arrived with.
+struct AmqpOriginal(BasicProperties);
+
+impl Original for AmqpOriginal {
+    fn describe(&self, bytes_max: usize) -> String {
+        let mut object = serde_json::Map::new();
+        let mut left_out = 0;
+        let mut bytes = 32;
+        for (name, value) in self.facts() {
+            // Escaping can make text up to six times as long; measured, not guessed.
+            let cost = name.len() + 6 + serde_json::to_string(&value).map_or(usize::MAX / 2, |text| text.len());
+            if bytes + cost > bytes_max {
+                left_out += 1;
+                continue;
+            }
+            bytes += cost;
+            object.insert(name, value);
+        }
+        if left_out > 0 {
+            object.insert("left_out".into(), left_out.into());
+        }
+        serde_json::Value::Object(object).to_string()
+    }
+}
+
+impl AmqpOriginal {
+    fn facts(&self) -> Vec<(String, serde_json::Value)> {
+        let properties = &self.0;
+        let mut facts = Vec::new();
+        let named = [
+            ("content_type", properties.content_type()),
+            ("message_id", properties.message_id()),
+            ("type", properties.kind()),
+            ("correlation_id", properties.correlation_id()),
+            ("app_id", properties.app_id()),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                facts.push((name.to_owned(), value.as_str().into()));
+            }
+        }
+        for (name, value) in properties.headers().iter().flat_map(|headers| headers.inner()) {
+            facts.push((format!("header {name}"), json(value, 0)));
+        }
+        facts
+    }
+}
+
+/// A header's value as JSON; nesting is cut at eight levels.
+fn json(value: &AMQPValue, depth: u8) -> serde_json::Value {
+    if depth > 8 {
+        return "…".into();
+    }
+    match value {
+        AMQPValue::Boolean(flag) => (*flag).into(),
+        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into(),
+        AMQPValue::ShortString(text) => text.as_str().into(),
+        AMQPValue::Timestamp(seconds) => (*seconds).into(),
+        AMQPValue::Float(number) => f64::from(*number).into(),
+        AMQPValue::Double(number) => (*number).into(),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(|value| json(value, depth + 1)).collect(),
+        AMQPValue::FieldTable(table) => {
+            table.inner().iter().map(|(name, value)| (name.to_string(), json(value, depth + 1))).collect()
+        }
+        other => integer(other).map_or(serde_json::Value::Null, Into::into),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(properties: BasicProperties) -> Delivery {
+        let mut delivery = Delivery::mock(1, "".into(), "key".into(), false, b"{}".to_vec());
+        delivery.properties = properties;
+        delivery
+    }
+
+    fn full() -> Tags {
+        Tags {
+            message_id: Some("evt_1".into()),
+            kind: Some("document.processed".into()),
+            time: Some("2026-11-22T09:00:07.120Z".into()),
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+            subscription: Some("sub_1".into()),
+            attempt: 3,
+            wait: 7,
+            deferrals: 2,
+            first_seen_ms: Some(1_800_000_000_123),
+            history: "h".into(),
+            answer: "no".into(),
+            reason: Some("exhausted".into()),
+            original: Some("{}".into()),
+            cycle: 1,
+            replay: 1,
+        }
+    }
+
+    #[test]
+    fn tags_survive_a_hop() {
+        let message = decode(Queue::Retries, delivery(encode(&full(), 9)));
+        assert_eq!(message.tags, full());
+    }
+
+    #[test]
+    fn our_headers_from_outside_are_ignored() {
+        let message = decode(Queue::Events, delivery(encode(&full(), 9)));
+        let expected = Tags {
+            message_id: full().message_id,
+            kind: full().kind,
+            traceparent: full().traceparent,
+            ..Tags::default()
+        };
+        assert_eq!(message.tags, expected);
+    }
+
+    #[test]
+    fn a_poisoned_event_keeps_nothing_a_stranger_wrote() {
+        let mut properties = encode(&full(), 9);
+        let mut headers = properties.headers().clone().unwrap();
+        headers.insert("x-death".into(), AMQPValue::FieldArray(Vec::new().into()));
+        properties = properties.with_headers(headers);
+        assert_eq!(decode(Queue::DeadEvents, delivery(properties.clone())).tags.reason, None);
+        let ours = decode(Queue::DeadDeliveries, delivery(properties)).tags;
+        assert_eq!((ours.reason, ours.subscription), (None, Some("sub_1".into())));
+    }
+
+    #[test]
+    fn odd_header_types_count_as_absent() {
+        let mut headers = FieldTable::default();
+        headers.insert("paperboy-attempt".into(), AMQPValue::LongString("3".into()));
+        headers.insert("paperboy-wait".into(), AMQPValue::LongLongInt(-1));
+        headers.insert("paperboy-subscription".into(), AMQPValue::Boolean(true));
+        let message = decode(Queue::Retries, delivery(BasicProperties::default().with_headers(headers)));
+        assert_eq!(message.tags, Tags::default());
+    }
+
+    #[test]
+    fn original_headers_stay_within_their_limit() {
+        let mut headers = FieldTable::default();
+        for n in 0..200 {
+            let value = AMQPValue::LongString("\u{1}".repeat(100).as_str().into());
+            headers.insert(format!("x-{n}").into(), value);
+        }
+        let original = AmqpOriginal(BasicProperties::default().with_headers(headers));
+        let text = original.describe(8192);
+        assert!(text.len() <= 8192, "{}", text.len());
+        assert!(text.contains("left_out"));
+    }
+
+    #[test]
+    fn a_timestamp_becomes_the_events_time() {
+        assert_eq!(rfc3339(1_800_000_000).as_deref(), Some("2027-01-15T08:00:00Z"));
+        assert_eq!(rfc3339(1_800_000_000_000).as_deref(), Some("2027-01-15T08:00:00Z"));
+        assert_eq!(rfc3339(u64::MAX), None);
+    }
+}

@@ -1,0 +1,278 @@
+//! Supervised consumers: taking from queues through broker restarts, channel errors and deleted queues.
+//!
+//! After a channel error lapin's consumer goes silent while the connection looks healthy, and a deleted queue
+//! just ends its stream. So every end but a wanted one rebuilds the channel, on a declared topology, with a
+//! pause; a lost connection rebuilds everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::message::Delivery;
+use lapin::{Channel, Connection, Consumer};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::link::{Link, pauses};
+use super::topology::Topology;
+use super::{acknowledger, codec};
+use crate::broker::receipt::Settlement;
+use crate::broker::{Queue, Receipt, Taken};
+
+/// A channel that lasted this long was well: the next fault starts with a short pause again.
+const WELL_AFTER: Duration = Duration::from_secs(10);
+
+/// All consumers of a process, on one connection.
+pub(super) struct Intake {
+    pub(super) link: Link,
+    pub(super) topology: Topology,
+    pub(super) declare: bool,
+    pub(super) queues: Vec<(Queue, u16)>,
+    pub(super) gate: watch::Receiver<bool>,
+    pub(super) sink: mpsc::Sender<Taken>,
+    pub(super) stop: CancellationToken,
+    pub(super) fault: watch::Sender<Option<String>>,
+}
+
+/// Why a consumer ended.
+enum End {
+    /// The process stops.
+    Stopped,
+    /// The gate closed: take nothing for now.
+    Paused,
+    /// The connection is gone with everything on it.
+    Lost,
+    /// This channel only.
+    Fault(String),
+}
+
+impl Intake {
+    pub(super) async fn run(self) {
+        let mut pauses = pauses();
+        while let Some(connection) = self.link.redial(&self.stop).await {
+            let connection = Arc::new(connection);
+            let began = Instant::now();
+            let reason = match self.topology.ensure(&connection, self.declare).await {
+                Ok(()) => self.serve(&connection).await,
+                Err(error) => Some(error.to_string()),
+            };
+            let _ = timeout(Duration::from_secs(2), connection.close(200, "bye".into())).await;
+            let Some(reason) = reason else { break };
+            warn!("taking from RabbitMQ is interrupted: {reason}");
+            self.fault.send_replace(Some(format!("consuming connection: {reason}")));
+            if began.elapsed() > WELL_AFTER {
+                pauses = super::link::pauses();
+            }
+            let pause = pauses.next().unwrap_or(Duration::from_secs(5));
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Serves every queue on this connection; `None` when stopped, else why it ended.
+    async fn serve(&self, connection: &Arc<Connection>) -> Option<String> {
+        self.fault.send_replace(None);
+        let mut lines = JoinSet::new();
+        for (queue, prefetch) in &self.queues {
+            let line = QueueLine {
+                connection: Arc::clone(connection),
+                topology: self.topology.clone(),
+                declare: self.declare,
+                queue: *queue,
+                prefetch: *prefetch,
+                gate: self.gate.clone(),
+                sink: self.sink.clone(),
+                stop: self.stop.clone(),
+                settling: JoinSet::new(),
+            };
+            lines.spawn(line.run());
+        }
+        // Each line waits for its own receipts when stopped, so the connection stays until all are settled.
+        let mut reason = None;
+        while let Some(ended) = lines.join_next().await {
+            match ended {
+                Ok(End::Stopped) => {}
+                Ok(End::Lost | End::Paused | End::Fault(_)) => reason = Some("the connection is gone".into()),
+                Err(error) => reason = Some(format!("a consumer failed: {error}")),
+            }
+        }
+        reason
+    }
+}
+
+/// The consumer of one queue, on one channel after another of the same connection.
+struct QueueLine {
+    connection: Arc<Connection>,
+    topology: Topology,
+    declare: bool,
+    queue: Queue,
+    prefetch: u16,
+    gate: watch::Receiver<bool>,
+    sink: mpsc::Sender<Taken>,
+    stop: CancellationToken,
+    /// Acknowledgers of this connection's channels; aborted with it, which kills their receipts.
+    settling: JoinSet<()>,
+}
+
+impl QueueLine {
+    /// Takes until stopped (everything settled) or the connection is lost.
+    async fn run(mut self) -> End {
+        let mut pauses = pauses();
+        loop {
+            let began = Instant::now();
+            match self.take().await {
+                End::Stopped => {
+                    drop(self.sink);
+                    while self.settling.join_next().await.is_some() {}
+                    return End::Stopped;
+                }
+                End::Lost => return End::Lost,
+                End::Paused => {}
+                End::Fault(reason) => {
+                    metrics::counter!("paperboy_consumer_faults_total", "queue" => self.queue.as_str()).increment(1);
+                    warn!("the consumer of `{}` is rebuilt: {reason}", self.queue);
+                    if began.elapsed() > WELL_AFTER {
+                        pauses = super::link::pauses();
+                    }
+                    let pause = pauses.next().unwrap_or(Duration::from_secs(5));
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = self.stop.cancelled() => {}
+                    }
+                    // The queue itself may be gone.
+                    if let Err(error) = self.topology.ensure(&self.connection, self.declare).await {
+                        warn!("the topology is not whole: {error}");
+                        if !self.connection.status().connected() {
+                            return End::Lost;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// One consumer, from an open gate to its end.
+    async fn take(&mut self) -> End {
+        if let Some(end) = self.wait_for_gate().await {
+            return end;
+        }
+        let (channel, consumer) = match self.consume().await {
+            Ok(opened) => opened,
+            Err(_) if !self.connection.status().connected() => return End::Lost,
+            Err(error) => return End::Fault(error.to_string()),
+        };
+        info!("taking from `{}`, at most {} in hand", self.queue, self.prefetch);
+        let (line, settled) = unbounded_channel();
+        let acknowledger = self.settling.spawn(acknowledger::run(channel.clone(), settled));
+        let end = self.forward(&channel, consumer, line).await;
+        if matches!(end, End::Lost | End::Fault(_)) {
+            acknowledger.abort();
+        }
+        // Settled lines of earlier pauses need no memory.
+        while self.settling.try_join_next().is_some() {}
+        end
+    }
+
+    async fn wait_for_gate(&mut self) -> Option<End> {
+        let mut tick = interval(Duration::from_secs(1));
+        loop {
+            if self.stop.is_cancelled() {
+                return Some(End::Stopped);
+            }
+            if !self.connection.status().connected() {
+                return Some(End::Lost);
+            }
+            if *self.gate.borrow_and_update() {
+                return None;
+            }
+            tokio::select! {
+                _ = self.gate.changed() => {}
+                () = self.stop.cancelled() => {}
+                _ = tick.tick() => {}
+            }
+        }
+    }
+
+    async fn consume(&self) -> lapin::Result<(Channel, Consumer)> {
+        let channel = self.connection.create_channel().await?;
+        // Before consume: lapin buffers deliveries without bound.
+        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+        let name = self.topology.queue(self.queue);
+        let options = BasicConsumeOptions::default();
+        let consumer =
+            channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
+        Ok((channel, consumer))
+    }
+
+    /// Passes deliveries on until something ends it; then hands back what nobody has started.
+    async fn forward(
+        &mut self,
+        channel: &Channel,
+        mut consumer: Consumer,
+        line: UnboundedSender<(u64, Settlement)>,
+    ) -> End {
+        let mut tick = interval(Duration::from_secs(1));
+        let end = loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break End::Stopped,
+                _ = self.gate.changed() => {
+                    if !*self.gate.borrow_and_update() {
+                        break End::Paused;
+                    }
+                }
+                _ = tick.tick() => {
+                    if !self.connection.status().connected() {
+                        break End::Lost;
+                    }
+                    if !channel.status().connected() {
+                        break End::Fault("the channel is closed".into());
+                    }
+                }
+                next = consumer.next() => match next {
+                    Some(Ok(delivery)) => self.pass_on(delivery, &line).await,
+                    Some(Err(_)) if !self.connection.status().connected() => break End::Lost,
+                    Some(Err(error)) => break End::Fault(error.to_string()),
+                    None => break End::Fault("the broker cancelled the consumer".into()),
+                },
+            }
+        };
+        if matches!(end, End::Stopped | End::Paused) {
+            hand_back_the_rest(channel, consumer, &line).await;
+        }
+        end
+    }
+
+    async fn pass_on(&self, delivery: Delivery, line: &UnboundedSender<(u64, Settlement)>) {
+        let receipt = Receipt::new(delivery.delivery_tag, line.clone());
+        let taken = Taken { queue: self.queue, message: codec::decode(self.queue, delivery), receipt };
+        // The sink holds a whole prefetch; a closed one drops the receipt, which hands the message back.
+        let _ = self.sink.send(taken).await;
+    }
+}
+
+/// Cancels the consumer and gives back what the client had already fetched.
+async fn hand_back_the_rest(
+    channel: &Channel,
+    mut consumer: Consumer,
+    line: &UnboundedSender<(u64, Settlement)>,
+) {
+    let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+    if timeout(Duration::from_secs(2), cancelled).await.is_err() {
+        return;
+    }
+    let rest = async {
+        while let Some(Ok(delivery)) = consumer.next().await {
+            Receipt::new(delivery.delivery_tag, line.clone()).hand_back();
+        }
+    };
+    let _ = timeout(Duration::from_secs(2), rest).await;
+}

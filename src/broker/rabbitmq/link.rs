@@ -1,0 +1,147 @@
+//! One connection to RabbitMQ that is dialled again when it is gone.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// A peer that says nothing for twice this is gone (AMQP 0-9-1 §4.2.7); the default of 60 s would take two minutes.
+const HEARTBEAT_S: u16 = 10;
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where to connect to, and what for.
+pub(super) struct Link {
+    uri: AMQPUri,
+    purpose: &'static str,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DialError {
+    /// `broker.url` cannot be read.
+    #[error("`broker.url` is not an AMQP address: {0}")]
+    Address(String),
+    /// The broker refuses this user or virtual host.
+    #[error("RabbitMQ at `{place}` refused the login of `{user}`: {detail}")]
+    Login {
+        /// Host and port.
+        place: String,
+        /// The user name of `broker.url`.
+        user: String,
+        /// The broker's words.
+        detail: String,
+    },
+    /// Nobody answers.
+    #[error("RabbitMQ at `{place}` cannot be reached: {detail}")]
+    Unreachable {
+        /// Host and port.
+        place: String,
+        /// What the system says.
+        detail: String,
+    },
+}
+
+impl DialError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            DialError::Address(_) => "write `amqp://user:password@host:5672/vhost`, `/` as `%2f`".into(),
+            DialError::Login { .. } => {
+                "check user, password and virtual host in `broker.url` (PAPERBOY__BROKER__URL)".into()
+            }
+            DialError::Unreachable { .. } => {
+                "start RabbitMQ (`./deploy/local up` starts a private one) or set `broker.url` (PAPERBOY__BROKER__URL)"
+                    .into()
+            }
+        }
+    }
+}
+
+impl Link {
+    /// A link to this address; `purpose` is shown in the broker's list of connections.
+    pub(super) fn new(url: &str, purpose: &'static str) -> Result<Link, DialError> {
+        let mut uri: AMQPUri = url.parse().map_err(DialError::Address)?;
+        uri.query.heartbeat = Some(HEARTBEAT_S);
+        Ok(Link { uri, purpose })
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
+    }
+
+    /// Dials once.
+    async fn dial(&self) -> Result<Connection, DialError> {
+        let name = format!("paperboy {} {}", std::process::id(), self.purpose);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let unreachable = |detail: String| DialError::Unreachable { place: self.place(), detail };
+        let dialled = timeout(DIAL_TIMEOUT, Connection::connect_uri(self.uri.clone(), properties)).await;
+        match dialled {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(match super::reply_code(&error) {
+                // 403 ACCESS_REFUSED, 530 NOT_ALLOWED (a virtual host this user may not enter or that is not there).
+                Some((403 | 530, detail)) => DialError::Login {
+                    place: self.place(),
+                    user: self.uri.authority.userinfo.username.clone(),
+                    detail,
+                },
+                _ => unreachable(error.to_string()),
+            }),
+            Err(_) => Err(unreachable(format!("no answer within {} s", DIAL_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// Dials until it works, for a start: gives up after `wait`, at once when the login is refused.
+    pub(super) async fn dial_within(&self, wait: Duration) -> Result<Connection, DialError> {
+        let deadline = Instant::now() + wait;
+        let mut pauses = pauses();
+        loop {
+            let error = match self.dial().await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            let pause = pauses.next().unwrap_or(Duration::from_secs(5));
+            let passing = matches!(error, DialError::Unreachable { .. });
+            if !passing || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            sleep(pause).await;
+        }
+    }
+
+    /// Dials until it works or `stop`; a running process never gives up.
+    pub(super) async fn redial(&self, stop: &CancellationToken) -> Option<Connection> {
+        let mut pauses = pauses();
+        loop {
+            let dialled = tokio::select! {
+                dialled = self.dial() => dialled,
+                () = stop.cancelled() => return None,
+            };
+            match dialled {
+                Ok(connection) => {
+                    info!(purpose = self.purpose, "connected to RabbitMQ at `{}`", self.place());
+                    return Some(connection);
+                }
+                Err(error) => warn!(purpose = self.purpose, "no connection to RabbitMQ: {error}"),
+            }
+            let pause = pauses.next().unwrap_or(Duration::from_secs(5));
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.cancelled() => return None,
+            }
+        }
+    }
+}
+
+/// 0.2 s doubling to 5 s, with jitter so that replicas do not come back all at once; never ends.
+pub(super) fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

@@ -1,0 +1,145 @@
+//! RabbitMQ through lapin: connections that come back, publishes that are proven, acknowledgements that are fenced.
+//!
+//! One connection consumes and acknowledges, another publishes: a memory or disk alarm blocks a publishing
+//! connection whole, acknowledgements included (measured on 3.10.8). lapin's own recovery stays off: it
+//! leaves a consumer silent for ever after a channel error, so [`intake`] and [`publisher`] rebuild.
+
+mod acknowledger;
+mod codec;
+mod intake;
+mod link;
+mod publisher;
+pub mod topology;
+
+use std::time::Duration;
+
+use lapin::ErrorKind;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Broker, Outgoing, Queue, Taken, Target, Unconfirmed};
+pub use link::DialError;
+use link::Link;
+use publisher::Publisher;
+use topology::{Topology, TopologyError};
+
+/// How this process reaches RabbitMQ.
+#[derive(Clone)]
+pub struct Settings {
+    /// `amqp(s)://…`, with credentials.
+    pub url: String,
+    /// First word of every name we own.
+    pub prefix: String,
+    /// What one unit of waiting lasts, in milliseconds.
+    pub delay_unit_ms: u32,
+    /// Declare what is missing; else only check.
+    pub declare: bool,
+    /// How long a start waits for the broker.
+    pub start_wait: Duration,
+}
+
+/// Why a start failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The queues are not as they must be.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+}
+
+impl StartError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            StartError::Dial(error) => Some(error.hint()),
+            StartError::Topology(error) => error.hint(),
+        }
+    }
+}
+
+/// The running connection to RabbitMQ.
+pub struct RabbitMq {
+    settings: Settings,
+    topology: Topology,
+    publisher: Publisher,
+}
+
+impl RabbitMq {
+    /// Connects, makes sure of the topology and starts publishing.
+    ///
+    /// # Errors
+    /// No broker within `start_wait`, a refused login, a mismatched queue. After this call has returned
+    /// well, a broker's fault is waited out.
+    pub async fn start(settings: Settings) -> Result<RabbitMq, StartError> {
+        let topology = Topology::new(&settings.prefix, settings.delay_unit_ms);
+        let link = Link::new(&settings.url, "publish")?;
+        let connection = link.dial_within(settings.start_wait).await?;
+        topology.ensure(&connection, settings.declare).await?;
+        let publisher = Publisher::start(link, connection, topology.clone(), settings.declare);
+        Ok(RabbitMq { settings, topology, publisher })
+    }
+
+    /// Takes from these queues, each with its own share of the prefetch, while `gate` is open.
+    ///
+    /// The task ends after `stop`: it cancels its consumers, hands back what nobody started, waits until
+    /// every receipt is settled and closes its connection. Whoever calls awaits it.
+    pub fn take(
+        &self,
+        queues: Vec<(Queue, u16)>,
+        gate: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) -> Result<Intake, StartError> {
+        let link = Link::new(&self.settings.url, "consume")?;
+        let hold: usize = queues.iter().map(|(_, prefetch)| usize::from(*prefetch)).sum();
+        let (sink, taken) = mpsc::channel(hold.max(1));
+        let (fault, fault_seen) = watch::channel(Some("not connected yet".to_owned()));
+        let intake = intake::Intake {
+            link,
+            topology: self.topology.clone(),
+            declare: self.settings.declare,
+            queues,
+            gate,
+            sink,
+            stop,
+            fault,
+        };
+        Ok(Intake { taken, fault: fault_seen, task: tokio::spawn(intake.run()) })
+    }
+
+    /// What keeps this process from publishing, if anything; changes as it happens.
+    pub fn fault(&self) -> watch::Receiver<Option<String>> {
+        self.publisher.fault()
+    }
+
+    /// Waits for the confirms under way (at most five seconds) and closes the publishing connection.
+    pub async fn close(self) {
+        self.publisher.close().await;
+    }
+}
+
+impl Broker for RabbitMq {
+    async fn publish(&self, target: Target, message: Outgoing) -> Result<(), Unconfirmed> {
+        self.publisher.publish(target, message).await
+    }
+}
+
+/// What comes out of the queues.
+pub struct Intake {
+    /// Messages, in the order of their queues; ends after `stop`.
+    pub taken: mpsc::Receiver<Taken>,
+    /// What keeps this process from taking, if anything.
+    pub fault: watch::Receiver<Option<String>>,
+    /// Ends once everything taken is settled and the connection is closed.
+    pub task: JoinHandle<()>,
+}
+
+/// The AMQP reply code and text of an error that the broker itself reported.
+fn reply_code(error: &lapin::Error) -> Option<(u16, String)> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some((error.get_id(), error.get_message().to_string())),
+        _ => None,
+    }
+}

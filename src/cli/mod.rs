@@ -1,0 +1,166 @@
+//! The command line: one command a file, real services chosen in [`serve`] and [`services`].
+//!
+//! Data goes to standard output, everything else to standard error. Exit 0 fine · 1 the world disagrees or the
+//! command failed · 2 usage · 64 configuration that is wrong by itself.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "writing to people is what this folder is for")]
+
+mod config;
+mod dead;
+mod demo;
+mod failure;
+mod later;
+mod log;
+mod output;
+mod publish;
+mod serve;
+mod services;
+mod store;
+mod subscription;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Sources;
+pub use failure::{Failure, Problem};
+
+/// Webhooks for document platforms: events from RabbitMQ, delivered signed, retried, never lost.
+#[derive(Parser, Debug)]
+#[command(name = "paperboy", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  paperboy serve                                   everything in one process
+  paperboy subscription add --tenant acme --url https://erp.example.com/hook --events 'document.*'
+  paperboy publish --tenant acme --type document.processed --data '{\"pages\": 3}'
+  paperboy dead list";
+
+/// What every command takes.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Common {
+    /// Settings laid over the built-in ones (else PAPERBOY_CONFIG)
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, such as `broker.prefix=orders`; wins over file and environment
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print JSON (one object a line for lists) instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run: take events, deliver them, keep dead letters
+    Serve(serve::Serve),
+    /// See it work: deliveries, retries, a dead letter and its replay, in about a minute
+    Demo(demo::Demo),
+    /// Publish events from a file, standard input or flags
+    Publish(publish::Publish),
+    /// Who wants which events, and how
+    #[command(subcommand)]
+    Subscription(subscription::Command),
+    /// What was given up: look, replay, discard
+    #[command(subcommand)]
+    Dead(dead::Command),
+    /// Where subscriptions and dead letters are kept
+    #[command(subcommand)]
+    Store(store::Command),
+    /// What is set, and what is wrong with it
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Commands that come later, and words that are none.
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// Runs one command; everything it has to say about a failure is on standard error afterwards.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not faults; clap knows which stream is whose.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::world(format!("cannot start: {error}")).report(),
+    };
+    // Two TLS stacks ask for the process's provider; there is one.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return Failure::world("a TLS provider is installed already").report();
+    }
+    match runtime.block_on(cli.command.run(cli.common)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+impl Command {
+    async fn run(self, common: Common) -> Result<(), Failure> {
+        match self {
+            Command::Serve(serve) => Box::pin(serve.run(&common)).await,
+            Command::Demo(demo) => Box::pin(demo.run(&common)).await,
+            Command::Publish(publish) => Box::pin(publish.run(&common)).await,
+            Command::Subscription(command) => Box::pin(command.run(&common)).await,
+            Command::Dead(command) => Box::pin(command.run(&common)).await,
+            Command::Store(command) => Box::pin(command.run(&common)).await,
+            Command::Config(command) => command.run(&common),
+            Command::Other(words) => Err(later::refuse(&words)),
+        }
+    }
+}
+
+impl Common {
+    /// Where settings come from in this call.
+    pub(crate) fn sources(&self) -> Result<Sources, Failure> {
+        let mut sources = Sources::gather(self.config.clone(), std::env::vars_os());
+        for pair in &self.set {
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(Failure::usage(format!("`--set {pair}` has no `=`"))
+                    .hint("write `--set KEY=VALUE`, such as `--set broker.prefix=orders`"));
+            };
+            sources = sources.flag(key, flag_value(value));
+        }
+        Ok(sources)
+    }
+
+    /// The checked configuration, or every fault of it.
+    pub(crate) fn load(&self) -> Result<crate::config::Config, Failure> {
+        crate::config::load(&self.sources()?).map_err(Failure::config)
+    }
+}
+
+/// A flag's value as TOML where it is TOML, else as text: `--set broker.prefetch=64`, `--set broker.prefix=orders`.
+fn flag_value(text: &str) -> toml::Value {
+    let parsed = format!("value = {text}").parse::<toml::Table>().ok();
+    parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flag_values_are_toml_or_text() {
+        assert_eq!(flag_value("64"), toml::Value::Integer(64));
+        assert_eq!(flag_value("orders"), toml::Value::String("orders".into()));
+        assert_eq!(flag_value("true"), toml::Value::Boolean(true));
+    }
+}

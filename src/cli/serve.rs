@@ -1,0 +1,297 @@
+//! `paperboy serve`: the one place where the real services are chosen and wired.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Common, Failure, log, services};
+use crate::api::{self, Probe, Readiness};
+use crate::broker::Queue;
+use crate::broker::rabbitmq::{Intake, RabbitMq};
+use crate::cache::directory::{CachedDirectory, Freshness};
+use crate::config::{self, Config, Role};
+use crate::http::guard::Guard;
+use crate::http::{Sender, SenderSettings};
+use crate::worker::balance::Balance;
+use crate::worker::{self, Worker, drain};
+
+/// Room of the drain in each dead queue.
+const DRAIN_PREFETCH: u16 = 200;
+
+/// Run: take events, deliver them, keep dead letters.
+#[derive(Args, Debug)]
+pub(super) struct Serve {
+    /// What this process does
+    #[arg(long, value_enum, default_value_t = RoleArgument::All)]
+    role: RoleArgument,
+    /// Keep messages in this process instead of RabbitMQ (not supported yet)
+    #[arg(long)]
+    embedded: bool,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum RoleArgument {
+    /// Deliver, keep dead letters, answer HTTP
+    All,
+    /// Deliver only
+    Worker,
+    /// Keep dead letters and answer HTTP only
+    Api,
+}
+
+impl From<RoleArgument> for Role {
+    fn from(role: RoleArgument) -> Role {
+        match role {
+            RoleArgument::All => Role::All,
+            RoleArgument::Worker => Role::Worker,
+            RoleArgument::Api => Role::Api,
+        }
+    }
+}
+
+impl Serve {
+    pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        if self.embedded {
+            return Err(Failure::usage("`--embedded` is not supported yet").hint("start RabbitMQ: `./deploy/local up`"));
+        }
+        let config = common.load()?;
+        let role = Role::from(self.role);
+        let faults = config::check_role(&config, role);
+        if !faults.is_empty() {
+            return Err(Failure::config(faults));
+        }
+        log::start(&config.log);
+        for warning in config.warnings() {
+            warn!("{warning}");
+        }
+        let stop = stop_on_signals()?;
+        tokio::select! {
+            // Before the first connection there is nothing to finish.
+            () = stop.cancelled() => Ok(()),
+            started = Process::start(&config, role) => started?.run(stop.clone()).await,
+        }
+    }
+}
+
+/// Everything a process needs, opened and checked, nothing taken yet.
+struct Process {
+    role: Role,
+    config: Config,
+    store: crate::store::Store,
+    broker: Arc<RabbitMq>,
+    directory: Arc<CachedDirectory>,
+    listener: Option<tokio::net::TcpListener>,
+    metrics: PrometheusHandle,
+    sender: Arc<Sender>,
+}
+
+impl Process {
+    async fn start(config: &Config, role: Role) -> Result<Process, Failure> {
+        // The port first: it is the cheapest thing that can be wrong.
+        let address = if role == Role::Worker { config.worker.listen } else { Some(config.api.listen) };
+        let listener = match address {
+            Some(address) => Some(api::bind(address).await.map_err(|error| {
+                let key = if role == Role::Worker { "worker.listen" } else { "api.listen" };
+                Failure::from(error).hint(format!("stop what listens there, or set `{key}` to another port"))
+            })?),
+            None => None,
+        };
+        let (store, key) = match role {
+            Role::All | Role::Api => services::migrate_store(config).await?,
+            Role::Worker => services::open_store(config).await?,
+        };
+        let broker = Arc::new(services::broker(config).await?);
+        let redis = services::redis(config)?;
+        let freshness = Freshness {
+            refresh: config.cache.refresh(),
+            max_stale: Duration::from_secs(config.cache.max_stale_s.into()),
+        };
+        let directory = Arc::new(CachedDirectory::new(store.clone(), redis, key, freshness));
+        let guard = Guard::new(&config.egress.allow).map_err(|faults| {
+            Failure::world(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        })?;
+        let settings =
+            SenderSettings { guard: Arc::new(guard), insecure_tls: config.egress.insecure_tls.clone() };
+        let sender = Arc::new(Sender::new(settings)?);
+        let metrics = PrometheusBuilder::new()
+            .install_recorder()
+            .map_err(|error| Failure::world(format!("metrics cannot be kept: {error}")))?;
+        Ok(Process { role, config: config.clone(), store, broker, directory, listener, metrics, sender })
+    }
+
+    async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
+        let delivers = self.role != Role::Api;
+        let drains = self.role != Role::Worker && self.config.dead.drain;
+        let mut probes = vec![
+            Probe { name: "publish", fault: self.broker.fault() },
+            Probe { name: "subscriptions", fault: self.directory.fault() },
+        ];
+        let mut tasks = JoinSet::new();
+        let background = CancellationToken::new();
+
+        let directory = Arc::clone(&self.directory);
+        let until = background.clone();
+        tasks.spawn(async move { directory.run(until).await });
+
+        let (gate, gate_open) = watch::channel(false);
+        tasks.spawn(keep_gate(probes.clone(), gate, background.clone()));
+
+        let mut delivering = None;
+        if delivers {
+            let shares = self.config.broker.shares();
+            let queues = vec![
+                (Queue::Events, shares.events),
+                (Queue::Deliveries, shares.deliveries),
+                (Queue::Retries, shares.retries),
+            ];
+            let intake = self.broker.take(queues, gate_open, stop.clone())?;
+            probes.push(Probe { name: "consume", fault: intake.fault.clone() });
+            delivering = Some(tokio::spawn(self.deliver(intake)));
+        }
+        let mut draining = None;
+        if drains {
+            let queues = vec![(Queue::DeadDeliveries, DRAIN_PREFETCH), (Queue::DeadEvents, DRAIN_PREFETCH)];
+            // Dead letters are kept whatever the publishing connection does.
+            let (open, always) = watch::channel(true);
+            let intake = self.broker.take(queues, always, stop.clone())?;
+            probes.push(Probe { name: "drain", fault: intake.fault.clone() });
+            let (store, until) = (self.store.clone(), stop.clone());
+            draining = Some(tokio::spawn(async move {
+                let _open = open;
+                drain::run(store, intake.taken, until).await;
+                let _ = intake.task.await;
+            }));
+        }
+        if let Some(listener) = self.listener {
+            let address = listener.local_addr().map_err(anyhow::Error::from)?;
+            let state = api::State {
+                readiness: Readiness::new(probes),
+                metrics: self.metrics.clone(),
+                serves_v1: self.role != Role::Worker,
+            };
+            tasks.spawn(async move {
+                if let Err(error) = api::serve(listener, state, background.clone()).await {
+                    warn!("{error:#}");
+                }
+            });
+            info!("listening on http://{address}");
+        }
+        let metrics = self.metrics.clone();
+        tasks.spawn(async move {
+            // The exporter keeps samples until somebody folds them.
+            loop {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                metrics.run_upkeep();
+            }
+        });
+        info!(role = self.role.as_str(), store = %self.store.url(), "paperboy is running");
+
+        stop.cancelled().await;
+        info!("stopping: nothing new is taken, what is running has {} s", self.config.delivery.grace_s);
+        if let Some(delivering) = delivering {
+            match delivering.await {
+                Ok(finish) => info!(
+                    finished = finish.finished,
+                    given_back = finish.given_back,
+                    "finished {} deliveries, gave {} back to the broker",
+                    finish.finished,
+                    finish.given_back
+                ),
+                Err(error) => warn!("the worker failed: {error}"),
+            }
+        }
+        if let Some(draining) = draining {
+            let _ = draining.await;
+        }
+        tasks.abort_all();
+        while tasks.join_next().await.is_some() {}
+        drop(self.directory);
+        if let Some(broker) = Arc::into_inner(self.broker) {
+            broker.close().await;
+        }
+        self.store.close().await;
+        info!("stopped");
+        Ok(())
+    }
+
+    /// The worker over this process's services, until its intake ends and everything taken is settled.
+    fn deliver(&self, intake: Intake) -> impl Future<Output = worker::Finish> + Send + use<> {
+        let settings = worker::Settings {
+            event_bytes_max: self.config.limits.event_bytes_max,
+            wait_age_max: Duration::from_secs(self.config.delivery.wait_age_max_s.into()),
+            grace: Duration::from_secs(self.config.delivery.grace_s.into()),
+            publish_patience: Duration::from_secs(600),
+            user_agent: concat!("paperboy/", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        let balance = Arc::new(Balance::default());
+        let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
+        let worker = Arc::new(Worker::new(broker, directory, Arc::clone(&self.sender), settings, Arc::clone(&balance)));
+        let sender = Arc::clone(&self.sender);
+        async move {
+            let gauge = tokio::spawn(publish_balance(balance));
+            let finish = worker.run(intake.taken).await;
+            // Ends once every receipt is told to the broker.
+            let _ = intake.task.await;
+            sender.close().await;
+            gauge.abort();
+            finish
+        }
+    }
+}
+
+/// Taking is allowed while every probe is well.
+async fn keep_gate(mut probes: Vec<Probe>, gate: watch::Sender<bool>, stop: CancellationToken) {
+    loop {
+        let open = probes.iter_mut().all(|probe| probe.fault.borrow_and_update().is_none());
+        gate.send_if_modified(|known| {
+            let changed = *known != open;
+            *known = open;
+            changed
+        });
+        let changes = probes.iter_mut().map(|probe| Box::pin(probe.fault.changed()));
+        tokio::select! {
+            // A probe that is gone belongs to a process that is ending.
+            (changed, _, _) = futures_util::future::select_all(changes) => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn publish_balance(balance: Arc<Balance>) {
+    loop {
+        #[expect(clippy::cast_precision_loss, reason = "messages in hand are far below 2^52")]
+        metrics::gauge!("paperboy_in_hand").set(balance.account().in_hand as f64);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The first SIGTERM or SIGINT asks to finish, the second ends at once (nothing is lost: what is unsettled
+/// is handed out again).
+fn stop_on_signals() -> Result<CancellationToken, Failure> {
+    let cannot = |error| Failure::world(format!("signals cannot be watched: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let stop = CancellationToken::new();
+    let first = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first.is_cancelled() {
+                warn!("stopped at once; unfinished deliveries are handed out again");
+                std::process::exit(130);
+            }
+            first.cancel();
+        }
+    });
+    Ok(stop)
+}

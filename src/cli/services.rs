@@ -1,0 +1,113 @@
+//! Opening the real services for a command, with failures that say what to do.
+
+use std::time::Duration;
+
+use crate::broker::rabbitmq::{RabbitMq, Settings};
+use crate::cache::redis::Redis;
+use crate::config::{Config, SecretsKey};
+use crate::domain::seal::SealKey;
+use crate::store::{Store, StoreUrl, key};
+
+use super::Failure;
+
+/// The store that is there; never makes one.
+pub(super) async fn open_store(config: &Config) -> Result<(Store, SealKey), Failure> {
+    // A missing store is the better message than its missing key.
+    if let StoreUrl::Sqlite { path } = &config.store.url
+        && !path.exists()
+    {
+        return Err(crate::store::OpenError::Missing { url: config.store.url.clone() }.into());
+    }
+    let key = seal_key(config, false)?;
+    let store = Store::open(&config.store.url, &key).await?;
+    Ok((store, key))
+}
+
+/// The store, made or brought up to date where it has to be.
+pub(super) async fn migrate_store(config: &Config) -> Result<(Store, SealKey), Failure> {
+    let key = seal_key(config, true)?;
+    let store = Store::migrate(&config.store.url, &key).await?;
+    Ok((store, key))
+}
+
+/// The key that seals secrets, made beside a new SQLite file where none is set.
+fn seal_key(config: &Config, may_make: bool) -> Result<SealKey, Failure> {
+    let url = &config.store.url;
+    let (path, may_make) = match &config.secrets.key {
+        SecretsKey::Inline(key) => return Ok(key.clone()),
+        SecretsKey::File(path) => (path.clone(), false),
+        SecretsKey::None => match key::beside(url) {
+            // A new key beside an old store would open nothing.
+            Some(path) => (path, may_make && url.path().is_some_and(|store| !store.exists())),
+            None => {
+                let fault = crate::config::Fault::new("secrets.key", "`secrets.key` is not set and the store is not a file")
+                    .hint("set it to 32 bytes in base64 (`openssl rand -base64 32`) or `file:PATH`");
+                return Err(Failure::config(vec![fault]));
+            }
+        },
+    };
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| Failure::world(format!("no randomness: {error}")))?;
+    let is_new = !path.exists();
+    let key = key::load_or_make(&path, random, may_make)
+        .map_err(|fault| Failure::world(fault.to_string()).hint(fault.hint()))?;
+    if is_new {
+        eprintln!("made the key that seals secrets at `{}`: keep it with the store", path.display());
+    }
+    Ok(key)
+}
+
+/// RabbitMQ, with the topology made sure of.
+pub(super) async fn broker(config: &Config) -> Result<RabbitMq, Failure> {
+    let settings = Settings {
+        url: config.broker.url.expose().to_owned(),
+        prefix: config.broker.prefix.clone(),
+        delay_unit_ms: config.broker.delay_unit_ms,
+        declare: config.broker.declare,
+        start_wait: Duration::from_secs(config.broker.start_wait_s.into()),
+    };
+    Ok(RabbitMq::start(settings).await?)
+}
+
+/// Redis, if one is configured; not dialled yet.
+pub(super) fn redis(config: &Config) -> Result<Option<Redis>, Failure> {
+    let Some(url) = &config.redis.url else { return Ok(None) };
+    let redis = Redis::new(url.expose(), &config.broker.prefix)
+        .map_err(|error| Failure::world(format!("`redis.url` cannot be used: {error}")))?;
+    Ok(Some(redis))
+}
+
+/// Tells every process of a change and waits until all use it.
+pub(super) async fn spread(
+    config: &Config,
+    store: &Store,
+    counter: u64,
+    wait: bool,
+) -> Result<(), Failure> {
+    if let Some(redis) = redis(config)? {
+        // Everything after the counter before: usually the one tenant this command changed.
+        let changes = store.changes_since(counter.saturating_sub(1)).await?;
+        let posted = async {
+            let ours = format!("{} {}", store.id(), store.key_check());
+            if redis.claim(&ours).await? == ours {
+                redis.post(changes.counter, &changes.tenants).await?;
+                return Ok(true);
+            }
+            Ok::<bool, redis::RedisError>(false)
+        };
+        match posted.await {
+            Ok(true) => {}
+            Ok(false) => eprintln!(
+                "warning: Redis belongs to another store than `{}`: the running processes do not see this change",
+                store.url()
+            ),
+            Err(error) => eprintln!(
+                "warning: Redis was not told ({error}); running processes see the change within ten seconds"
+            ),
+        }
+    }
+    if wait {
+        tokio::time::sleep(config.cache.refresh()).await;
+    }
+    Ok(())
+}

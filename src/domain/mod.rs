@@ -1,0 +1,25 @@
+//! The pure core: bytes to events, events to requests, answers to verdicts.
+//!
+//! Nothing here waits, reads a clock, draws randomness, looks at the environment or writes a log;
+//! whatever it needs of those arrives as an argument.
+
+pub mod auth;
+pub mod delay;
+pub mod event;
+pub mod fault;
+pub mod headers;
+pub mod history;
+pub mod matching;
+pub mod name;
+pub mod outcome;
+pub mod placeholder;
+pub mod pointer;
+pub mod request;
+pub mod retry;
+pub mod seal;
+pub mod secret;
+pub mod signature;
+pub mod spec;
+pub mod statuses;
+pub mod subscription;
+pub mod template;

@@ -1,0 +1,399 @@
+//! The request of one attempt: built from subscription and event, signed, and still plain data.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use data_encoding::BASE32_NOPAD;
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use crate::domain::event::Event;
+use crate::domain::headers;
+use crate::domain::name::EventId;
+use crate::domain::subscription::Subscription;
+use crate::domain::template::TemplateError;
+
+/// The longest `traceparent` that is passed on; version 00 has 55 bytes (W3C Trace Context §3.2).
+const TRACEPARENT_BYTES_MAX: usize = 64;
+
+/// What is sent to a receiver.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Request {
+    pub method: Method,
+    pub url: Url,
+    /// Names and values that are known to be sendable; no name is given twice.
+    pub headers: Vec<(String, String)>,
+    /// The bytes that were signed.
+    pub body: Bytes,
+    /// Until the head of the answer is there.
+    pub timeout: Duration,
+}
+
+/// Shows where it goes and how long the body is; paths, header values and bodies may hold secrets.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Request")
+            .field("method", &self.method.as_str())
+            .field("host", &self.url.host_str())
+            .field("headers", &names)
+            .field("body_bytes", &self.body.len())
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The methods a subscription may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Post,
+    Put,
+    Patch,
+    Get,
+    Delete,
+}
+
+impl Method {
+    pub const ALL: [Method; 5] = [Method::Post, Method::Put, Method::Patch, Method::Get, Method::Delete];
+
+    /// The name as it is sent.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Patch => "PATCH",
+            Method::Get => "GET",
+            Method::Delete => "DELETE",
+        }
+    }
+
+    /// Finds the method of this name, which is written in capitals (RFC 9110 §9.1).
+    pub fn parse(name: &str) -> Option<Self> {
+        Method::ALL.into_iter().find(|method| method.as_str() == name)
+    }
+
+    /// What is sent where a subscription names no body: content has no meaning in GET and DELETE, and
+    /// receivers may refuse it (RFC 9110 §9.3.1 and §9.3.5).
+    pub fn default_body(self) -> BodyForm {
+        match self {
+            Method::Post | Method::Put | Method::Patch => BodyForm::Envelope,
+            Method::Get | Method::Delete => BodyForm::None,
+        }
+    }
+}
+
+/// What of an event is the body of its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyForm {
+    /// What was resolved of the event, and `data` byte for byte.
+    Envelope,
+    /// The bytes of `data`; nothing where it is absent.
+    Data,
+    /// The producer's whole message.
+    Event,
+    None,
+}
+
+impl BodyForm {
+    pub const ALL: [BodyForm; 4] = [BodyForm::Envelope, BodyForm::Data, BodyForm::Event, BodyForm::None];
+
+    /// The name in a subscription.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BodyForm::Envelope => "envelope",
+            BodyForm::Data => "data",
+            BodyForm::Event => "event",
+            BodyForm::None => "none",
+        }
+    }
+
+    /// Finds the form of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        BodyForm::ALL.into_iter().find(|form| form.as_str() == name)
+    }
+
+    /// The bytes to send. `raw` is the buffer from which `event` was parsed: parts of it are shared, not copied.
+    fn bytes(self, event: &Event<'_>, raw: &Bytes) -> Bytes {
+        match self {
+            BodyForm::Envelope => event.envelope().into(),
+            BodyForm::Data => event.data.map_or_else(Bytes::new, |data| part_of(raw, data.get().as_bytes())),
+            BodyForm::Event => part_of(raw, event.raw),
+            BodyForm::None => Bytes::new(),
+        }
+    }
+}
+
+/// Shares `part` if it lies inside `raw`, and copies it otherwise.
+fn part_of(raw: &Bytes, part: &[u8]) -> Bytes {
+    let (outer, inner) = (raw.as_ptr_range(), part.as_ptr_range());
+    let is_inside = !part.is_empty() && outer.start <= inner.start && inner.end <= outer.end;
+    if is_inside { raw.slice_ref(part) } else { Bytes::copy_from_slice(part) }
+}
+
+/// What differs between the attempts of one delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptContext<'a> {
+    /// The first attempt is 1.
+    pub attempt: u32,
+    /// When the attempt is signed, in Unix seconds.
+    pub now_unix_s: i64,
+    /// The producer's `traceparent`, if it sent one.
+    pub traceparent: Option<&'a str>,
+    /// How often the delivery was replayed by a person; 0 is not said to the receiver.
+    pub replay: u32,
+    /// `paperboy/<version>`.
+    pub user_agent: &'a str,
+}
+
+/// Builds and signs the request of one attempt.
+///
+/// Headers come in this order: defaults, the subscription's own, credentials, signatures. A header of the
+/// subscription or its credentials takes the place of the default of the same name; the names of all others
+/// were checked to differ when the subscription was made.
+///
+/// # Errors
+/// A [`TemplateError`] when the event cannot fill the URL.
+pub fn build(
+    subscription: &Subscription,
+    event: &Event<'_>,
+    raw: &Bytes,
+    context: &AttemptContext<'_>,
+) -> Result<Request, TemplateError> {
+    let plan = &subscription.request;
+    let url = plan.url.render(event)?.into_owned();
+    let body = plan.body.bytes(event, raw);
+    let id = webhook_id(&event.id);
+
+    let own: Vec<(&str, &str)> = subscription.constant_headers().collect();
+    let mut headers = Vec::with_capacity(own.len() + 12);
+    let mut default = |name: &str, value: &str| {
+        if !own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)) {
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+    };
+    if !body.is_empty() {
+        default("content-type", &plan.content_type);
+    }
+    default("user-agent", context.user_agent);
+    default("webhook-id", &id);
+    default("paperboy-attempt", &context.attempt.to_string());
+    if context.replay > 0 {
+        default("paperboy-replay", &context.replay.to_string());
+    }
+    if let Some(traceparent) = context.traceparent.filter(|text| is_traceparent(text)) {
+        default("traceparent", traceparent);
+    }
+    headers.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    for scheme in &subscription.signatures {
+        scheme.sign(&id, context.now_unix_s, &body, &mut headers);
+    }
+    Ok(Request { method: plan.method, url, headers, body, timeout: plan.timeout })
+}
+
+/// The value of `webhook-id`: the event's id if receivers can be trusted to take it, else `evt_` and the
+/// lower-case base32 of its SHA-256. It is the same on every retry and replay.
+pub fn webhook_id(id: &EventId) -> Cow<'_, str> {
+    let text = id.as_str();
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    if is_plain && (1..=128).contains(&text.len()) {
+        return Cow::Borrowed(text);
+    }
+    let digest = BASE32_NOPAD.encode(&Sha256::digest(text));
+    Cow::Owned(format!("evt_{}", digest.to_ascii_lowercase()))
+}
+
+/// A text from outside that can be sent on as it is; what is no header value is left out, never repaired.
+fn is_traceparent(text: &str) -> bool {
+    (1..=TRACEPARENT_BYTES_MAX).contains(&text.len()) && headers::is_value(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::Hints;
+    use crate::domain::spec::SubscriptionSpec;
+    use serde_json::{Value, json};
+
+    const K1: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const EVENT: &str = r#"{"id":"msg_0003","type":"document.processed","tenant":"acme","time":"2026-11-22T09:00:07Z",
+        "document_id":"d 1","extra":1,"data":{"n":12345678901234567890123,"a":1,"a":2,"s":"\u00e9 é"}}"#;
+    const DATA: &str = r#"{"n":12345678901234567890123,"a":1,"a":2,"s":"\u00e9 é"}"#;
+
+    const FIRST: AttemptContext<'_> = AttemptContext {
+        attempt: 1,
+        now_unix_s: 1_767_323_045,
+        traceparent: None,
+        replay: 0,
+        user_agent: "paperboy/0.1.0",
+    };
+
+    /// A subscription of which `changes` replace top-level members.
+    fn subscription(changes: Value) -> Subscription {
+        let mut document = json!({
+            "id": "sub_1", "tenant": "acme", "events": ["#"], "signatures": [],
+            "request": {"url": "https://h.example/docs/:id"},
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            document[name] = value.clone();
+        }
+        SubscriptionSpec::read(document).unwrap().check().unwrap()
+    }
+
+    fn built(subscription: &Subscription, json: &str, context: &AttemptContext<'_>) -> (Request, Bytes) {
+        let raw = Bytes::copy_from_slice(json.as_bytes());
+        let event = Event::parse(&raw, &Hints::default()).unwrap();
+        (build(subscription, &event, &raw, context).unwrap(), raw.clone())
+    }
+
+    fn request(changes: Value) -> Request {
+        built(&subscription(changes), EVENT, &FIRST).0
+    }
+
+    fn headers(request: &Request) -> Vec<(&str, &str)> {
+        request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
+    #[test]
+    fn defaults_are_enough() {
+        let request = request(json!({}));
+        assert_eq!((request.method, request.timeout), (Method::Post, Duration::from_secs(30)));
+        assert_eq!(request.url.as_str(), "https://h.example/docs/d%201");
+        assert_eq!(
+            headers(&request),
+            [
+                ("content-type", "application/json"),
+                ("user-agent", "paperboy/0.1.0"),
+                ("webhook-id", "msg_0003"),
+                ("paperboy-attempt", "1"),
+            ]
+        );
+        let body = std::str::from_utf8(&request.body).unwrap();
+        assert!(body.ends_with(&format!(r#""document_id":"d 1","data":{DATA}}}"#)), "{body}");
+    }
+
+    #[test]
+    fn headers_come_in_order_and_each_name_once() {
+        let subscription = subscription(json!({
+            "request": {"url": "https://h.example/x", "headers": {"User-Agent": "mine", "X-Env": "live"}},
+            "auth": {"kind": "bearer", "token": "t"},
+            "signatures": [
+                {"scheme": "standard", "secrets": [K1]},
+                {"scheme": "hmac", "secrets": ["s"], "header": "X-Signature", "prefix": "sha256="},
+            ],
+        }));
+        let later = AttemptContext { attempt: 3, replay: 2, traceparent: Some("00-aa-bb-01"), ..FIRST };
+        let (request, _) = built(&subscription, EVENT, &later);
+        let names: Vec<&str> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "content-type",
+                "webhook-id",
+                "paperboy-attempt",
+                "paperboy-replay",
+                "traceparent",
+                "User-Agent",
+                "X-Env",
+                "authorization",
+                "webhook-timestamp",
+                "webhook-signature",
+                "X-Signature",
+            ]
+        );
+        assert!(headers(&request).contains(&("paperboy-replay", "2")));
+        assert!(headers(&request).contains(&("authorization", "Bearer t")));
+        assert!(headers(&request).contains(&("webhook-timestamp", "1767323045")));
+    }
+
+    /// B70 through the front door.
+    #[test]
+    fn what_is_signed_is_what_is_sent() {
+        let request = request(json!({
+            "request": {"url": "https://h.example/x", "body": "data"},
+            "signatures": [{"scheme": "standard", "secrets": [K1]}],
+        }));
+        assert_eq!(request.body, DATA);
+        let signature = ("webhook-signature", "v1,gM9pI60CtRthMWTTDpwVdX68pf1IxUsvj9AXdjI62Ho=");
+        assert_eq!(headers(&request).last(), Some(&signature));
+    }
+
+    #[test]
+    fn data_and_event_bodies_are_slices_of_the_message() {
+        for (form, expected) in [("data", DATA), ("event", EVENT)] {
+            let subscription = subscription(json!({"request": {"url": "https://h.example/x", "body": form}}));
+            let (request, raw) = built(&subscription, EVENT, &FIRST);
+            assert_eq!(request.body, expected);
+            assert!(raw.as_ptr_range().contains(&request.body.as_ptr()), "`{form}` was copied");
+        }
+    }
+
+    #[test]
+    fn a_body_from_another_buffer_is_copied() {
+        let (raw, other) = (Bytes::from_static(b"abc"), [b'x'; 4]);
+        assert_eq!(part_of(&raw, &other), Bytes::copy_from_slice(&other));
+        assert_eq!(part_of(&raw, b""), Bytes::new());
+        assert_eq!(part_of(&raw, &raw[1..]), "bc");
+    }
+
+    #[test]
+    fn without_a_body_no_content_type_is_sent() {
+        let bare = r#"{"id":"e","type":"a","tenant":"acme","time":"2026-11-22T09:00:07Z"}"#;
+        for method in ["GET", "DELETE"] {
+            let request = request(json!({"request": {"url": "https://h.example/x", "method": method}}));
+            assert_eq!((request.method.as_str(), request.body.len()), (method, 0));
+            assert_eq!(headers(&request)[0].0, "user-agent");
+        }
+        for form in ["none", "data"] {
+            let subscription = subscription(json!({"request": {"url": "https://h.example/x", "body": form}}));
+            let (request, _) = built(&subscription, bare, &FIRST);
+            assert_eq!((request.body.len(), headers(&request)[0].0), (0, "user-agent"), "{form}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_built_says_why() {
+        let raw =
+            Bytes::from_static(br#"{"id":"e","type":"a","tenant":"acme","time":"2026-11-22T09:00:07Z"}"#);
+        let event = Event::parse(&raw, &Hints::default()).unwrap();
+        let error = build(&subscription(json!({})), &event, &raw, &FIRST).unwrap_err();
+        assert_eq!(error.to_string(), "the event has no `document_id` for the URL");
+    }
+
+    #[test]
+    fn a_traceparent_that_is_no_header_value_is_left_out() {
+        let long = "0".repeat(65);
+        for text in ["", "a\r\nHost: evil", "é", &long] {
+            let context = AttemptContext { traceparent: Some(text), ..FIRST };
+            let (request, _) = built(&subscription(json!({})), EVENT, &context);
+            assert!(headers(&request).iter().all(|(name, _)| *name != "traceparent"), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_receivers_may_not_take_is_hashed() {
+        let id = |text: &str| webhook_id(&EventId::parse(text).unwrap()).into_owned();
+        assert_eq!(id("evt_0192-A"), "evt_0192-A");
+        assert_eq!(id(&"a".repeat(128)), "a".repeat(128));
+        // By sha256sum and Python's base32.
+        assert_eq!(id("a.b"), "evt_fzztnxeoxkd66rzn6vumgvecvpzfoxod4xvmbrogfoh7v2wcze2a");
+        for text in ["a.b", "a:b", &"a".repeat(129)] {
+            let hashed = id(text);
+            assert!(hashed.starts_with("evt_") && hashed.len() == 56, "{hashed}");
+            assert!(
+                hashed.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+            );
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_values() {
+        let request = request(json!({
+            "request": {"url": "https://h.example/canary?canary", "headers": {"X-Key": "canary"}},
+            "auth": {"kind": "basic", "username": "u", "password": "canary"},
+        }));
+        let shown = format!("{request:?}");
+        assert!(!shown.contains("canary") && shown.contains("X-Key"), "{shown}");
+    }
+}

@@ -1,0 +1,384 @@
+//! The document of a subscription, as people and programs write it.
+//!
+//! REST, command line and files use the same fields. The document holds secrets in the clear: it is sealed
+//! before it is stored and [masked](SubscriptionSpec::masked) before it is shown. [`read`](SubscriptionSpec::read)
+//! takes JSON, [`complete`](SubscriptionSpec::complete) fills in what we choose,
+//! [`check`](SubscriptionSpec::check) makes a subscription of it. Both `read` and `check` list every fault at once.
+
+mod check;
+mod read;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::domain::name::SubscriptionId;
+use crate::domain::secret::Secret;
+use crate::domain::signature::standard::Standard;
+use crate::domain::subscription::DisabledBy;
+use crate::domain::template::UrlTemplate;
+
+/// A subscription's document; what is absent has its default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SubscriptionSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled_by: Option<DisabledBy>,
+    /// AMQP topic words: `*` is one word, `#` any number.
+    pub events: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interactive: Vec<String>,
+    /// Every named key must match; empty is the whole tenant.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scope: BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Value>,
+    pub request: RequestSpec,
+    /// Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSpec>,
+    /// Absent: one `standard` secret is made. Empty: unsigned on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signatures: Option<Vec<SignatureSpec>>,
+    /// Default: `["2xx"]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub success: Option<Vec<String>>,
+    /// Default: exponential, base 2, ten attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+    /// Default: `ignore`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// The subscriber's own notes; never looked at.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// RFC 3339, set by us.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// RFC 3339, set by us.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
+}
+
+/// The `request` section.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RequestSpec {
+    /// Default: `POST`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, Secret>,
+    /// `envelope`, `data`, `event` or `none`. Default: `envelope`, and `none` for GET and DELETE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Default: `application/json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// 1 to 120, default 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u32>,
+}
+
+/// A URL may hold a password as long as the document is not complete.
+impl fmt::Debug for RequestSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestSpec")
+            .field("method", &self.method)
+            .field("url", &self.url.as_deref().map(without_userinfo))
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The `auth` section; `kind` says which of the other fields belong to it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthSpec {
+    /// `none`, `header`, `bearer` or `basic`.
+    pub kind: String,
+    /// Of `header`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Of `header`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Secret>,
+    /// Of `bearer`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// Of `basic`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Of `basic`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+}
+
+/// One entry of `signatures`; `scheme` says which of the other fields belong to it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SignatureSpec {
+    /// `standard` or `hmac`.
+    pub scheme: String,
+    /// Newest first. For `standard` all of them sign, for `hmac` the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Secret>,
+    /// Of `hmac`: the header that carries the signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// Of `hmac`: `sha1`, `sha256` (default), `sha384` or `sha512`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// Of `hmac`: `hex` (default) or `base64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+    /// Of `hmac`: text before the signature; default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Of `hmac`: what is signed; default `{body}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// Of `hmac`: the header that carries the time in Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp_header: Option<String>,
+    /// Of `hmac`: the header that repeats `webhook-id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_header: Option<String>,
+}
+
+/// The `retry` section; `kind` says which of the other fields belong to it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySpec {
+    /// `exponential` (default), `fixed`, `list` or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Of `exponential`, default 2: after failed attempt n, base^n units are waited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<u32>,
+    /// Of `exponential`, default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit_s: Option<u32>,
+    /// Of `exponential` and `fixed`: 1 to 100, default 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// Of `fixed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_s: Option<u32>,
+    /// Of `list`: one attempt more than there are delays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delays_s: Option<Vec<u32>>,
+    /// What is worth another attempt; default: everything that is not a success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<Vec<String>>,
+    /// Whether `Retry-After` may lengthen a wait; default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<bool>,
+    /// By how much of itself a wait may be lengthened at random: 0 (default) to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<f32>,
+    /// What a 410 does: `dead` (default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_gone: Option<String>,
+    /// What becomes of attempts while a receiver is down: `burn` (default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_down: Option<String>,
+}
+
+impl SubscriptionSpec {
+    /// Fills in what we choose for a new subscription: id, times, a signing secret if none was named.
+    ///
+    /// An id that is there (an import) is kept. `now` is RFC 3339 in UTC; `new_secret` is random bytes.
+    /// Credentials in the URL become `auth`. Returns the secret if one was made: it is shown this once.
+    pub fn complete(&mut self, id: SubscriptionId, now: &str, new_secret: [u8; 32]) -> Option<Secret> {
+        self.id.get_or_insert_with(|| id.to_string());
+        self.enabled.get_or_insert(true);
+        self.created_at.get_or_insert_with(|| now.to_owned());
+        self.updated_at = Some(now.to_owned());
+        self.move_userinfo_to_auth();
+        if self.signatures.is_some() {
+            return None;
+        }
+        let secret = Standard::secret_from_random(new_secret);
+        let scheme = SignatureSpec {
+            scheme: "standard".to_owned(),
+            secrets: vec![secret.clone()],
+            ..Default::default()
+        };
+        self.signatures = Some(vec![scheme]);
+        Some(secret)
+    }
+
+    /// The document as it may be shown: `***` for every secret, and no credentials in the URL.
+    #[must_use]
+    pub fn masked(&self) -> SubscriptionSpec {
+        let mut shown = self.clone();
+        for (_, secret) in shown.secrets_mut() {
+            *secret = Secret::mask();
+        }
+        shown.request.url = shown.request.url.map(|url| without_userinfo(&url));
+        shown
+    }
+
+    /// Every secret of the document, with its field.
+    fn secrets_mut(&mut self) -> Vec<(String, &mut Secret)> {
+        let headers =
+            self.request.headers.iter_mut().map(|(name, value)| (format!("request.headers.{name}"), value));
+        let auth = self.auth.iter_mut().flat_map(|auth| {
+            let values =
+                [("value", &mut auth.value), ("token", &mut auth.token), ("password", &mut auth.password)];
+            values.into_iter().filter_map(|(name, value)| Some((format!("auth.{name}"), value.as_mut()?)))
+        });
+        let signatures = self.signatures.iter_mut().flatten().enumerate().flat_map(|(scheme, signature)| {
+            let secrets = signature.secrets.iter_mut().enumerate();
+            secrets.map(move |(index, secret)| (format!("signatures[{scheme}].secrets[{index}]"), secret))
+        });
+        headers.chain(auth).chain(signatures).collect()
+    }
+
+    /// Moves `user:password@` from the URL to `auth`, unless `auth` says something else: that is a fault
+    /// which [`SubscriptionSpec::check`] names.
+    fn move_userinfo_to_auth(&mut self) {
+        if self.auth.as_ref().is_some_and(|auth| auth.kind != "none") {
+            return;
+        }
+        let parsed = self.request.url.as_deref().map(UrlTemplate::parse);
+        if let Some(Ok((url, Some(userinfo)))) = parsed {
+            self.request.url = Some(url.to_string());
+            self.auth = Some(AuthSpec {
+                kind: "basic".to_owned(),
+                username: Some(userinfo.username),
+                password: Some(userinfo.password),
+                ..Default::default()
+            });
+        }
+    }
+}
+
+/// Cuts everything up to the last `@` of the authority; works on texts that are no URL as well.
+fn without_userinfo(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + "://".len());
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
+    match url[start..end].rfind('@') {
+        Some(at) => format!("{}{}", &url[..start], &url[start + at + 1..]),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const NOW: &str = "2026-11-22T09:00:07Z";
+
+    fn spec(document: Value) -> SubscriptionSpec {
+        SubscriptionSpec::read(document).unwrap()
+    }
+
+    fn id() -> SubscriptionId {
+        SubscriptionId::parse("sub_new").unwrap()
+    }
+
+    fn with_every_secret() -> SubscriptionSpec {
+        spec(json!({
+            "tenant": "acme", "events": ["#"], "metadata": {"note": null},
+            "request": {"url": "https://u:canary@h.example/x", "headers": {"X-Key": "canary"}},
+            "auth": {"kind": "basic", "username": "u", "password": "canary", "token": "canary", "value": "canary"},
+            "signatures": [{"scheme": "standard", "secrets": ["canary", "canary"]}],
+        }))
+    }
+
+    #[test]
+    fn completing_makes_a_secret_only_where_none_is_named() {
+        let mut silent =
+            spec(json!({"tenant": "acme", "events": ["#"], "request": {"url": "https://h.example/x"}}));
+        let secret = silent.complete(id(), NOW, [7; 32]).unwrap();
+        assert!(secret.expose().starts_with("whsec_"));
+        assert_eq!(silent.signatures.as_ref().unwrap()[0].secrets, [secret]);
+        assert!(silent.check().is_ok());
+        for signatures in [json!([]), json!([{"scheme": "hmac", "header": "X-S", "secrets": ["s"]}])] {
+            let mut named = spec(json!({"signatures": signatures}));
+            assert_eq!(named.complete(id(), NOW, [7; 32]), None);
+        }
+    }
+
+    #[test]
+    fn completing_keeps_the_id_and_birthday_of_an_import() {
+        let mut new = spec(json!({}));
+        new.complete(id(), NOW, [7; 32]);
+        let times = (new.created_at.as_deref(), new.updated_at.as_deref());
+        assert_eq!((new.id.as_deref(), times), (Some("sub_new"), (Some(NOW), Some(NOW))));
+        let mut old = spec(json!({"id": "sub_old", "created_at": "2025-01-01T00:00:00Z", "enabled": false}));
+        old.complete(id(), NOW, [7; 32]);
+        let kept = (old.id.as_deref(), old.created_at.as_deref(), old.enabled);
+        assert_eq!(kept, (Some("sub_old"), Some("2025-01-01T00:00:00Z"), Some(false)));
+    }
+
+    #[test]
+    fn credentials_in_the_url_become_auth() {
+        let mut spec =
+            spec(json!({"request": {"url": "https://u%40x:p%3Aw@h.example/:id"}, "auth": {"kind": "none"}}));
+        spec.complete(id(), NOW, [7; 32]);
+        assert_eq!(spec.request.url.as_deref(), Some("https://h.example/:id"));
+        let auth = spec.auth.unwrap();
+        assert_eq!((auth.kind.as_str(), auth.username.as_deref()), ("basic", Some("u@x")));
+        assert_eq!(auth.password, Some(Secret::new("p:w")));
+    }
+
+    #[test]
+    fn a_masked_document_shows_no_secret_and_keeps_the_rest() {
+        let masked = with_every_secret().masked();
+        let shown = serde_json::to_value(&masked).unwrap();
+        assert!(!shown.to_string().contains("canary"), "{shown}");
+        assert_eq!(shown["request"], json!({"url": "https://h.example/x", "headers": {"X-Key": "***"}}));
+        assert_eq!(shown["signatures"][0]["secrets"], json!(["***", "***"]));
+        assert_eq!(shown["metadata"], json!({"note": null}));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let shown = format!("{:?}", with_every_secret());
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+
+    #[test]
+    fn a_stored_document_reads_back_the_same() {
+        let mut spec = with_every_secret();
+        spec.complete(id(), NOW, [7; 32]);
+        spec.retry =
+            Some(RetrySpec { jitter: Some(0.1), on: Some(vec!["5xx".to_owned()]), ..Default::default() });
+        let json = serde_json::to_string(&spec).unwrap();
+        assert!(json.contains("canary"));
+        assert_eq!(serde_json::from_str::<SubscriptionSpec>(&json).unwrap(), spec);
+    }
+
+    #[test]
+    fn credentials_are_cut_from_any_text() {
+        for (url, cut) in [
+            ("https://u:p@h/x@y", "https://h/x@y"),
+            ("https://u:p@q@h", "https://h"),
+            ("u:p@h/x", "h/x"),
+            ("https://h/x", "https://h/x"),
+            ("", ""),
+        ] {
+            assert_eq!(without_userinfo(url), cut);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Why no answer came, as a class and a sentence.
+
+use std::{error::Error, io};
+
+use super::{guard::Denied, resolver::LookupError};
+use crate::domain::statuses::Class;
+
+/// Why no answer came. The text never holds the URL, which can hold secrets.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) class: Class,
+    pub(super) text: String,
+}
+
+impl Failure {
+    pub(super) fn new(class: Class, text: impl Into<String>) -> Failure {
+        Failure { class, text: text.into() }
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Failure {
+        Failure::new(Class::Blocked, denied.to_string())
+    }
+}
+
+/// Classes a client's error by what it was caused by.
+impl From<reqwest::Error> for Failure {
+    fn from(error: reqwest::Error) -> Failure {
+        // The client's own text ends in the URL: only what caused it is looked at.
+        let causes = causes(&error);
+        let class = causes.iter().find_map(Cause::class).unwrap_or_else(|| {
+            if error.is_connect() {
+                // TCP does not end while connecting, but a TLS handshake can.
+                if causes.iter().any(Cause::is_end_of_stream) { Class::Tls } else { Class::Connect }
+            } else if error.is_timeout() || causes.iter().any(Cause::is_lost_connection) {
+                // No time limit is set in the client but the one for connecting.
+                Class::Connect
+            } else {
+                Class::BadResponse
+            }
+        });
+        let text = causes.last().map_or_else(|| "no connection".into(), |cause| cause.0.to_string());
+        Failure::new(class, if error.is_timeout() { "could not connect in time".into() } else { text })
+    }
+}
+
+struct Cause<'a>(&'a (dyn Error + 'static));
+
+impl Cause<'_> {
+    /// The class of a cause that says it by its type.
+    fn class(&self) -> Option<Class> {
+        match self.0 {
+            cause if cause.is::<Denied>() => Some(Class::Blocked),
+            cause if cause.is::<LookupError>() => Some(Class::Dns),
+            cause if cause.is::<rustls::Error>() => Some(Class::Tls),
+            _ => None,
+        }
+    }
+
+    fn is_end_of_stream(&self) -> bool {
+        self.io_kind() == Some(io::ErrorKind::UnexpectedEof)
+    }
+
+    /// Says whether the connection broke, or was closed before the head of the answer was complete.
+    fn is_lost_connection(&self) -> bool {
+        // hyper gives these two no type that can be reached from here; a test holds on to the first text.
+        const CLOSED: [&str; 2] = ["connection closed before message completed", "operation was canceled"];
+        self.io_kind().is_some() || CLOSED.contains(&self.0.to_string().as_str())
+    }
+
+    fn io_kind(&self) -> Option<io::ErrorKind> {
+        self.0.downcast_ref::<io::Error>().map(io::Error::kind)
+    }
+}
+
+/// Lists what caused an error, outermost first, without the error itself.
+fn causes(error: &reqwest::Error) -> Vec<Cause<'_>> {
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(Cause(cause));
+        // `io::Error::source` skips the error it wraps, which is the one that matters for TLS.
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| cause.source());
+    }
+    causes
+}

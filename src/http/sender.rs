@@ -1,0 +1,162 @@
+//! One request out, one answer back.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use reqwest::{
+    Response,
+    header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use tracing::{debug, error};
+
+use super::{Transport, clients::Clients, drains::Drains, failure::Failure, guard::Guard};
+use crate::domain::{
+    outcome::{Answer, parse_retry_after},
+    request::Request,
+    statuses::{Class, Seen},
+};
+
+/// Bytes kept of an answer that is no success.
+const EXCERPT_BYTES_MAX: usize = 1024;
+/// Time the excerpt is waited for; the answer itself is known by then.
+const EXCERPT_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The one way out of the process for requests of subscriptions.
+pub struct Sender {
+    guard: Arc<Guard>,
+    clients: Clients,
+    drains: Drains,
+}
+
+pub struct SenderSettings {
+    pub guard: Arc<Guard>,
+    /// Hosts whose certificate is not checked.
+    pub insecure_tls: Vec<String>,
+}
+
+impl Sender {
+    /// Prepares the clients. A rustls crypto provider must be installed before.
+    pub fn new(settings: SenderSettings) -> anyhow::Result<Sender> {
+        let clients = Clients::new(&settings.guard, &settings.insecure_tls)?;
+        Ok(Sender { guard: settings.guard, clients, drains: Drains::new() })
+    }
+
+    /// Waits for the side tasks that read answers to their end, at most 2 s.
+    pub async fn close(&self) {
+        self.drains.close().await;
+    }
+
+    /// Sends and returns when the head of the answer is there.
+    async fn head(&self, request: Request) -> Result<Response, Failure> {
+        self.guard.check_literal(&request.url)?;
+        let Some(client) = self.clients.of(&request.url) else {
+            return Err(Failure::new(Class::Template, "the URL has no host or port"));
+        };
+        let response = client.execute(outbound(request)?).await?;
+        self.check_connection(&response)?;
+        Ok(response)
+    }
+
+    /// Compares what we are really connected to. Only a mistake in this program could make it differ.
+    fn check_connection(&self, response: &Response) -> Result<(), Failure> {
+        if response.remote_addr().is_some_and(|address| self.guard.permits(address)) {
+            return Ok(());
+        }
+        metrics::counter!("paperboy_address_mismatch_total").increment(1);
+        error!("connected to an address the guard denies and dropped the answer; please report this");
+        Err(Failure::new(Class::Blocked, "connected to a denied address"))
+    }
+
+    async fn answer(&self, mut response: Response, elapsed_ms: u64) -> Answer {
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        let mut excerpt = Vec::new();
+        // After a success nothing is waited for: the message is settled while a side task reads.
+        if status.is_success() || read_excerpt(&mut response, &mut excerpt).await == Rest::Coming {
+            self.drains.take(response);
+        }
+        Answer { seen: Seen::Status(status.as_u16()), retry_after, elapsed_ms, excerpt }
+    }
+}
+
+impl Transport for Sender {
+    /// Fails as `timeout` when the head of the answer is not complete within `request.timeout`.
+    async fn send(&self, request: Request) -> Answer {
+        let started = Instant::now();
+        let timeout = request.timeout;
+        let head = tokio::time::timeout(timeout, self.head(request)).await.unwrap_or_else(|_| {
+            Err(Failure::new(Class::Timeout, format!("no answer within {} s", timeout.as_secs_f32())))
+        });
+        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match head {
+            Ok(response) => self.answer(response, elapsed_ms).await,
+            Err(failure) => failed(failure, elapsed_ms),
+        }
+    }
+}
+
+/// Makes an answer of a failure, with our own words where an answer has the receiver's.
+fn failed(failure: Failure, elapsed_ms: u64) -> Answer {
+    debug!(class = failure.class.as_str(), elapsed_ms, reason = failure.text, "an attempt brought no answer");
+    let mut excerpt = failure.text.into_bytes();
+    excerpt.truncate(EXCERPT_BYTES_MAX);
+    Answer { seen: Seen::Failure(failure.class), retry_after: None, elapsed_ms, excerpt }
+}
+
+/// Translates a request; the body is the same memory.
+fn outbound(request: Request) -> Result<reqwest::Request, Failure> {
+    let unfit = |what: &str| Failure::new(Class::Template, format!("{what} cannot be sent over HTTP"));
+    let method =
+        reqwest::Method::from_bytes(request.method.as_str().as_bytes()).map_err(|_| unfit("the method"))?;
+    let mut headers = HeaderMap::with_capacity(request.headers.len());
+    for (name, value) in &request.headers {
+        let unfit = |_| unfit(&format!("the header `{}`", name.escape_debug()));
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|reason| unfit(reason.to_string()))?;
+        let mut value = HeaderValue::from_str(value).map_err(|reason| unfit(reason.to_string()))?;
+        // Keeps every value out of whatever prints headers for debugging.
+        value.set_sensitive(true);
+        headers.append(name, value);
+    }
+    let mut outbound = reqwest::Request::new(method, request.url);
+    *outbound.headers_mut() = headers;
+    *outbound.body_mut() = Some(request.body.into());
+    Ok(outbound)
+}
+
+#[derive(PartialEq)]
+enum Rest {
+    /// More of the body may come, in good time.
+    Coming,
+    /// The body has ended, broke off or is too slow to wait for.
+    Over,
+}
+
+/// Reads the first bytes of a body for as long as is worth waiting.
+async fn read_excerpt(response: &mut Response, excerpt: &mut Vec<u8>) -> Rest {
+    let read = async {
+        while excerpt.len() < EXCERPT_BYTES_MAX {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    let room = EXCERPT_BYTES_MAX - excerpt.len();
+                    excerpt.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                }
+                Ok(None) | Err(_) => return Rest::Over,
+            }
+        }
+        Rest::Coming
+    };
+    tokio::time::timeout(EXCERPT_TIMEOUT, read).await.unwrap_or(Rest::Over)
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    parse_retry_after(
+        headers.get(RETRY_AFTER)?.to_str().ok()?,
+        i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+    )
+}
+
+#[cfg(test)]
+mod tests;

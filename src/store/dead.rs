@@ -1,0 +1,517 @@
+//! Dead letters: deliveries given up and events nobody could read, kept until a person decides.
+//!
+//! The drain hands over what it took from the dead queues and acknowledges it after the commit, so a
+//! letter may come twice; it is kept once. Replaying is not done here, only noted.
+
+use std::fmt;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+
+use super::{Store, column, count, opening};
+
+/// The reason of a letter that stands for one the engine refused.
+pub const UNDRAINABLE: &str = "undrainable";
+/// The page of a list when nobody says otherwise.
+pub const LIST_LIMIT: u32 = 50;
+const NOTE_CHARS_MAX: usize = 1024;
+
+/// The columns of a [`DeadRow`], a macro so that they can be part of static text.
+macro_rules! row_columns {
+    () => {
+        "id, kind, reason, tenant, event_id, event_type, subscription, document_id, batch_id, cycle, attempts, \
+         history, length(body) AS body_bytes, first_seen_ms, dead_at_ms, state, state_at_ms, note"
+    };
+}
+
+/// What died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An event on its way to one subscription.
+    Delivery,
+    /// An event before any subscription was looked up, mostly an unreadable one.
+    Event,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Delivery => "delivery",
+            Kind::Event => "event",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Kind> {
+        [Kind::Delivery, Kind::Event].into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// What a person has decided about a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadState {
+    /// Nothing yet.
+    Open,
+    Replayed,
+    Discarded,
+}
+
+impl DeadState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeadState::Open => "open",
+            DeadState::Replayed => "replayed",
+            DeadState::Discarded => "discarded",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<DeadState> {
+        [DeadState::Open, DeadState::Replayed, DeadState::Discarded]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+    }
+}
+
+/// A dead letter as the drain hands it over. `Debug` shows no content.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub kind: Kind,
+    /// 1 to 512 characters: a word, or a word, a colon and what a person should know.
+    pub reason: String,
+    pub tenant: Option<String>,
+    pub event_id: Option<String>,
+    pub event_type: Option<String>,
+    pub subscription: Option<String>,
+    pub document_id: Option<String>,
+    pub batch_id: Option<String>,
+    /// Which life of the delivery this was; a replay begins the next.
+    pub cycle: u32,
+    pub attempts: u32,
+    /// The producer's bytes.
+    pub body: Bytes,
+    /// The message's headers as JSON.
+    pub headers: Vec<u8>,
+    pub history: String,
+    /// The beginning of the receiver's last answer.
+    pub answer: Vec<u8>,
+    pub first_seen_ms: i64,
+    pub dead_at_ms: i64,
+}
+
+impl DeadLetter {
+    fn body_sha256(&self) -> [u8; 32] {
+        Sha256::digest(&self.body).into()
+    }
+
+    /// What makes two letters the same one: kind, tenant, event, subscription, cycle and body.
+    fn key(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(self.kind.as_str());
+        for part in [&self.tenant, &self.event_id, &self.subscription] {
+            // Absent and empty differ, and no part runs into the next.
+            digest.update([u8::from(part.is_some())]);
+            let part = part.as_deref().unwrap_or_default();
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        digest.update(self.cycle.to_be_bytes());
+        digest.update(self.body_sha256());
+        digest.finalize().into()
+    }
+
+    /// A letter in place of this one that no engine refuses: what could be at fault is moved out of the
+    /// columns of text and into the headers.
+    fn undrainable(&self, why: &str) -> DeadLetter {
+        // A replay finds its headers where it looks for them.
+        let mut headers = match serde_json::from_slice(&self.headers) {
+            Ok(Value::Object(headers)) => headers,
+            _ => Map::from_iter([("headers".to_owned(), String::from_utf8_lossy(&self.headers).into())]),
+        };
+        let moved = json!({
+            "reason": self.reason,
+            "tenant": self.tenant,
+            "event_id": self.event_id,
+            "event_type": self.event_type,
+            "subscription": self.subscription,
+            "document_id": self.document_id,
+            "batch_id": self.batch_id,
+            "history": self.history,
+        });
+        headers.insert(UNDRAINABLE.to_owned(), moved);
+        let why: String = why.chars().filter(|c| !c.is_control()).take(NOTE_CHARS_MAX).collect();
+        DeadLetter {
+            reason: UNDRAINABLE.to_owned(),
+            tenant: None,
+            event_id: None,
+            event_type: None,
+            subscription: None,
+            document_id: None,
+            batch_id: None,
+            headers: Value::Object(headers).to_string().into_bytes(),
+            history: why,
+            ..self.clone()
+        }
+    }
+}
+
+impl fmt::Debug for DeadLetter {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("DeadLetter")
+            .field("kind", &self.kind)
+            .field("reason", &self.reason)
+            .field("tenant", &self.tenant)
+            .field("event_id", &self.event_id)
+            .field("subscription", &self.subscription)
+            .field("cycle", &self.cycle)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why letters were not kept; then none of the call was.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The engine will never take this: try the rows singly, and keep the refused as undrainable.
+    #[error("the store refused a dead letter: {0}")]
+    Refused(String),
+    /// The store cannot be written at the moment: keep the messages and try again.
+    #[error("could not keep dead letters: {0:#}")]
+    Unavailable(anyhow::Error),
+}
+
+/// Which dead letters to list; `Default` is the newest open ones.
+#[derive(Debug, Clone)]
+pub struct DeadFilter {
+    pub kind: Option<Kind>,
+    pub tenant: Option<String>,
+    pub subscription: Option<String>,
+    /// The word before the colon, or the whole reason.
+    pub reason: Option<String>,
+    pub event_id: Option<String>,
+    pub document_id: Option<String>,
+    /// `None` for all.
+    pub state: Option<DeadState>,
+    pub limit: u32,
+    /// Only letters older than this one: the last id of the page before.
+    pub before_id: Option<i64>,
+}
+
+impl Default for DeadFilter {
+    fn default() -> Self {
+        DeadFilter {
+            kind: None,
+            tenant: None,
+            subscription: None,
+            reason: None,
+            event_id: None,
+            document_id: None,
+            state: Some(DeadState::Open),
+            limit: LIST_LIMIT,
+            before_id: None,
+        }
+    }
+}
+
+/// A dead letter in a list: everything but the contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadRow {
+    /// Shown to people as `dl_<id>`; higher is newer.
+    pub id: i64,
+    pub kind: Kind,
+    pub reason: String,
+    pub tenant: Option<String>,
+    pub event_id: Option<String>,
+    pub event_type: Option<String>,
+    pub subscription: Option<String>,
+    pub document_id: Option<String>,
+    pub batch_id: Option<String>,
+    pub cycle: u32,
+    pub attempts: u32,
+    pub history: String,
+    pub body_bytes: u64,
+    pub first_seen_ms: i64,
+    pub dead_at_ms: i64,
+    pub state: DeadState,
+    /// When a person decided.
+    pub state_at_ms: Option<i64>,
+    pub note: Option<String>,
+}
+
+/// A dead letter with its contents. `Debug` shows only the row.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DeadLetterFull {
+    pub row: DeadRow,
+    pub body: Bytes,
+    /// SHA-256 of the body.
+    pub body_sha256: Vec<u8>,
+    pub headers: Vec<u8>,
+    pub answer: Vec<u8>,
+}
+
+impl fmt::Debug for DeadLetterFull {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("DeadLetterFull").field("row", &self.row).finish_non_exhaustive()
+    }
+}
+
+/// What the drain needs of a store.
+pub trait DeadLetterStore: Send + Sync + 'static {
+    /// See [`Store::keep_dead`].
+    fn keep_dead(&self, letters: &[DeadLetter]) -> impl Future<Output = Result<usize, KeepError>> + Send;
+
+    /// See [`Store::keep_undrainable`].
+    fn keep_undrainable(
+        &self,
+        letter: &DeadLetter,
+        why: &str,
+    ) -> impl Future<Output = Result<bool, KeepError>> + Send;
+}
+
+impl DeadLetterStore for Store {
+    async fn keep_dead(&self, letters: &[DeadLetter]) -> Result<usize, KeepError> {
+        Store::keep_dead(self, letters).await
+    }
+
+    async fn keep_undrainable(&self, letter: &DeadLetter, why: &str) -> Result<bool, KeepError> {
+        Store::keep_undrainable(self, letter, why).await
+    }
+}
+
+impl Store {
+    /// Keeps letters, all or none, and returns how many were new; one that is kept already is left as it
+    /// is, whatever was decided about it.
+    pub async fn keep_dead(&self, letters: &[DeadLetter]) -> Result<usize, KeepError> {
+        // Sealed before the lock is taken.
+        let sealed = letters.iter().map(|letter| self.seal_letter(letter)).collect::<Result<Vec<_>, _>>()?;
+        let mut write = self.begin_write().await.map_err(keep_error)?;
+        let mut new = 0;
+        for letter in &sealed {
+            new += usize::from(insert(&mut write, letter).await.map_err(keep_error)?);
+        }
+        write.commit().await.map_err(keep_error)?;
+        Ok(new)
+    }
+
+    /// Keeps one letter, to find the one that was refused; returns whether it was new.
+    pub async fn keep_dead_one(&self, letter: &DeadLetter) -> Result<bool, KeepError> {
+        Ok(self.keep_dead(std::slice::from_ref(letter)).await? > 0)
+    }
+
+    /// Keeps, in place of a letter that was refused, one with the same body, the reason `undrainable`, why
+    /// it was refused as its history and all the rest in its headers; returns whether it was new.
+    pub async fn keep_undrainable(&self, letter: &DeadLetter, why: &str) -> Result<bool, KeepError> {
+        let stand_in = letter.undrainable(why);
+        // The key of the letter refused, so that two refused letters of one body are both kept.
+        let sealed = self.seal_letter_as(&stand_in, letter.key())?;
+        let mut write = self.begin_write().await.map_err(keep_error)?;
+        let new = insert(&mut write, &sealed).await.map_err(keep_error)?;
+        write.commit().await.map_err(keep_error)?;
+        Ok(new)
+    }
+
+    /// A page of letters without their contents, newest first.
+    pub async fn dead_list(&self, filter: &DeadFilter) -> anyhow::Result<Vec<DeadRow>> {
+        let rows = list_query(filter)
+            .build()
+            .fetch_all(&self.inner.pool)
+            .await
+            .context("could not list dead letters from the store")?;
+        rows.iter().map(|row| dead_row(row).context("a dead letter cannot be read")).collect()
+    }
+
+    /// One letter with its contents.
+    pub async fn dead_show(&self, id: i64) -> anyhow::Result<Option<DeadLetterFull>> {
+        let failed = || format!("could not read dead letter `dl_{id}` from the store");
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            row_columns!(),
+            ", letter_key, body, body_sha256, headers, answer FROM dead_letters WHERE id = $1"
+        ))
+        .bind(id)
+        .fetch_optional(&self.inner.pool)
+        .await
+        .with_context(failed)?;
+        match row {
+            None => Ok(None),
+            Some(row) => self.full(&row).with_context(failed).map(Some),
+        }
+    }
+
+    /// Notes at `now_ms` what was decided about letters and returns how many it changed. Only an open one
+    /// can be discarded; one that was discarded may still be replayed. Marking as open changes nothing.
+    pub async fn dead_mark(
+        &self,
+        ids: &[i64],
+        state: DeadState,
+        note: Option<&str>,
+        now_ms: i64,
+    ) -> anyhow::Result<u64> {
+        let failed = "could not mark dead letters in the store";
+        let update = match state {
+            DeadState::Open => return Ok(0),
+            DeadState::Replayed => {
+                "UPDATE dead_letters SET state = 'replayed', state_at_ms = $1, note = $2
+                 WHERE id = $3 AND state <> 'replayed'"
+            }
+            DeadState::Discarded => {
+                "UPDATE dead_letters SET state = 'discarded', state_at_ms = $1, note = $2
+                 WHERE id = $3 AND state = 'open'"
+            }
+        };
+        let note: Option<String> = note.map(|note| note.chars().take(NOTE_CHARS_MAX).collect());
+        let mut write = self.begin_write().await.context(failed)?;
+        let mut changed = 0;
+        for id in ids {
+            let done = sqlx::query(update).bind(now_ms).bind(&note).bind(id).execute(&mut *write).await;
+            changed += done.context(failed)?.rows_affected();
+        }
+        write.commit().await.context(failed)?;
+        Ok(changed)
+    }
+
+    fn seal_letter<'a>(&self, letter: &'a DeadLetter) -> Result<SealedLetter<'a>, KeepError> {
+        self.seal_letter_as(letter, letter.key())
+    }
+
+    fn seal_letter_as<'a>(
+        &self,
+        letter: &'a DeadLetter,
+        key: [u8; 32],
+    ) -> Result<SealedLetter<'a>, KeepError> {
+        let seal = |part: &str, plain: &[u8]| {
+            self.seal(&record_name(&key, part), plain).map_err(KeepError::Unavailable)
+        };
+        Ok(SealedLetter {
+            letter,
+            key,
+            body_sha256: letter.body_sha256(),
+            headers: seal("headers", &letter.headers)?,
+            answer: seal("answer", &letter.answer)?,
+        })
+    }
+
+    fn full(&self, row: &SqliteRow) -> anyhow::Result<DeadLetterFull> {
+        let key: Vec<u8> = row.try_get("letter_key")?;
+        let open = |part: &str| -> anyhow::Result<Vec<u8>> {
+            let sealed: Vec<u8> = row.try_get(part)?;
+            let opened = self.inner.key.open(&record_name(&key, part), &sealed);
+            opened.with_context(|| format!("its {part} cannot be opened"))
+        };
+        Ok(DeadLetterFull {
+            row: dead_row(row)?,
+            body: row.try_get::<Vec<u8>, _>("body")?.into(),
+            body_sha256: row.try_get("body_sha256")?,
+            headers: open("headers")?,
+            answer: open("answer")?,
+        })
+    }
+}
+
+struct SealedLetter<'a> {
+    letter: &'a DeadLetter,
+    key: [u8; 32],
+    body_sha256: [u8; 32],
+    headers: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+/// What a sealed part of a letter is sealed for.
+fn record_name(key: &[u8], part: &str) -> Vec<u8> {
+    [b"dead letter\0", part.as_bytes(), b"\0", key].concat()
+}
+
+/// Whether the letter was new.
+async fn insert(connection: &mut SqliteConnection, sealed: &SealedLetter<'_>) -> Result<bool, sqlx::Error> {
+    let letter = sealed.letter;
+    let done = sqlx::query(
+        "INSERT INTO dead_letters
+             (letter_key, kind, reason, tenant, event_id, event_type, subscription, document_id, batch_id,
+              cycle, attempts, body, body_sha256, headers, history, answer, first_seen_ms, dead_at_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+         ON CONFLICT (letter_key) DO NOTHING",
+    )
+    .bind(&sealed.key[..])
+    .bind(letter.kind.as_str())
+    .bind(&letter.reason)
+    .bind(&letter.tenant)
+    .bind(&letter.event_id)
+    .bind(&letter.event_type)
+    .bind(&letter.subscription)
+    .bind(&letter.document_id)
+    .bind(&letter.batch_id)
+    .bind(i64::from(letter.cycle))
+    .bind(i64::from(letter.attempts))
+    .bind(&letter.body[..])
+    .bind(&sealed.body_sha256[..])
+    .bind(&sealed.headers)
+    .bind(&letter.history)
+    .bind(&sealed.answer)
+    .bind(letter.first_seen_ms)
+    .bind(letter.dead_at_ms)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Tells a row that will never go in from a store that is busy, full or away. SQLite's primary codes
+/// `TOOBIG` (18), `CONSTRAINT` (19) and `MISMATCH` (20) speak of the row; all others of the store.
+fn keep_error(error: sqlx::Error) -> KeepError {
+    match (&error, opening::primary_code(&error)) {
+        (_, Some(18..=20)) | (sqlx::Error::Encode(_), _) => KeepError::Refused(error.to_string()),
+        _ => KeepError::Unavailable(error.into()),
+    }
+}
+
+fn list_query(filter: &DeadFilter) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(concat!("SELECT ", row_columns!(), " FROM dead_letters WHERE 1 = 1"));
+    let equals = [
+        (" AND kind = ", filter.kind.map(Kind::as_str)),
+        (" AND tenant = ", filter.tenant.as_deref()),
+        (" AND subscription = ", filter.subscription.as_deref()),
+        (" AND event_id = ", filter.event_id.as_deref()),
+        (" AND document_id = ", filter.document_id.as_deref()),
+        (" AND state = ", filter.state.map(DeadState::as_str)),
+    ];
+    for (column, value) in equals {
+        if let Some(value) = value {
+            query.push(column).push_bind(value.to_owned());
+        }
+    }
+    if let Some(reason) = &filter.reason {
+        let word = format!("{reason}:");
+        query.push(" AND (reason = ").push_bind(reason.clone());
+        query.push(" OR substr(reason, 1, ").push_bind(column(word.chars().count() as u64));
+        query.push(") = ").push_bind(word).push(")");
+    }
+    if let Some(id) = filter.before_id {
+        query.push(" AND id < ").push_bind(id);
+    }
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(filter.limit));
+    query
+}
+
+fn dead_row(row: &SqliteRow) -> anyhow::Result<DeadRow> {
+    Ok(DeadRow {
+        id: row.try_get("id")?,
+        kind: Kind::parse(row.try_get("kind")?).context("unknown kind")?,
+        reason: row.try_get("reason")?,
+        tenant: row.try_get("tenant")?,
+        event_id: row.try_get("event_id")?,
+        event_type: row.try_get("event_type")?,
+        subscription: row.try_get("subscription")?,
+        document_id: row.try_get("document_id")?,
+        batch_id: row.try_get("batch_id")?,
+        cycle: row.try_get("cycle")?,
+        attempts: row.try_get("attempts")?,
+        history: row.try_get("history")?,
+        body_bytes: count(row.try_get("body_bytes")?),
+        first_seen_ms: row.try_get("first_seen_ms")?,
+        dead_at_ms: row.try_get("dead_at_ms")?,
+        state: DeadState::parse(row.try_get("state")?).context("unknown state")?,
+        state_at_ms: row.try_get("state_at_ms")?,
+        note: row.try_get("note")?,
+    })
+}

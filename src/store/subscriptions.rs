@@ -1,0 +1,285 @@
+//! Subscriptions at rest.
+//!
+//! Each is kept twice: as a document with every secret masked, for showing, and whole but sealed, for
+//! delivering. Nothing is checked here: what comes in was checked, and what goes out is checked again by
+//! whoever uses it, since a record may be older than today's rules.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+use sqlx::SqliteConnection;
+use zeroize::Zeroizing;
+
+use super::{Store, Write, changes};
+use crate::domain::name::{SubscriptionId, Tenant};
+use crate::domain::spec::SubscriptionSpec;
+use crate::domain::subscription::DisabledBy;
+
+/// Why subscriptions were not added; then none of them was.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    #[error("there is a subscription `{id}` already")]
+    IdTaken { id: String },
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+/// A subscription that is there but cannot be read: altered, or sealed with another key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("subscription `{id}` cannot be read: {why}")]
+pub struct BrokenRecord {
+    pub id: String,
+    pub why: String,
+}
+
+/// All subscriptions of a tenant at one moment.
+#[derive(Debug)]
+pub struct TenantRecord {
+    /// 0 for a tenant never seen. A tenant without subscriptions keeps its version.
+    pub version: u64,
+    /// In the order of their ids, secrets in clear. One that is broken does not hide the others.
+    pub specs: Vec<Result<SubscriptionSpec, BrokenRecord>>,
+}
+
+/// Which subscriptions to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListFilter {
+    pub tenant: Option<Tenant>,
+    /// Only ids after this one: the last id of the page before.
+    pub after: Option<SubscriptionId>,
+    pub limit: u32,
+}
+
+impl Store {
+    /// Adds complete specs, all or none, and returns the change counter.
+    pub async fn add_subscriptions(&self, specs: Vec<SubscriptionSpec>) -> Result<u64, AddError> {
+        if specs.is_empty() {
+            return Ok(self.changes_since(u64::MAX).await?.counter);
+        }
+        let mut rows = Vec::with_capacity(specs.len());
+        for spec in &specs {
+            rows.push(self.row(spec)?);
+        }
+        let mut write = self.begin_write().await.context(COULD_NOT_ADD)?;
+        let tenants: BTreeSet<&str> = rows.iter().map(|row| row.tenant.as_str()).collect();
+        let counter = changes::rise(&mut write, &tenants).await.context(COULD_NOT_ADD)?;
+        for row in &rows {
+            if !insert(&mut write, row, counter).await.context(COULD_NOT_ADD)? {
+                return Err(AddError::IdTaken { id: row.id.clone() });
+            }
+        }
+        write.commit().await.context(COULD_NOT_ADD)?;
+        Ok(counter)
+    }
+
+    /// One subscription with its secrets in clear.
+    pub async fn subscription(&self, id: &SubscriptionId) -> anyhow::Result<Option<SubscriptionSpec>> {
+        let failed = || format!("could not read subscription `{id}` from the store");
+        let mut connection = self.inner.pool.acquire().await.with_context(failed)?;
+        let Some(row) = sealed_row(&mut connection, id.as_str()).await.with_context(failed)? else {
+            return Ok(None);
+        };
+        Ok(Some(self.unseal(row)?))
+    }
+
+    /// A page of subscriptions in the order of their ids, secrets masked; needs no key.
+    pub async fn list_subscriptions(&self, filter: &ListFilter) -> anyhow::Result<Vec<SubscriptionSpec>> {
+        let mut query = sqlx::QueryBuilder::new("SELECT document FROM subscriptions WHERE 1 = 1");
+        if let Some(tenant) = &filter.tenant {
+            query.push(" AND tenant = ").push_bind(tenant.as_str());
+        }
+        if let Some(after) = &filter.after {
+            query.push(" AND id > ").push_bind(after.as_str());
+        }
+        query.push(" ORDER BY id LIMIT ").push_bind(filter.limit);
+        let documents: Vec<String> = query
+            .build_query_scalar()
+            .fetch_all(&self.inner.pool)
+            .await
+            .context("could not list subscriptions from the store")?;
+        documents
+            .iter()
+            .map(|document| {
+                serde_json::from_str(document).context("a subscription's document cannot be read")
+            })
+            .collect()
+    }
+
+    /// Removes a subscription and returns the change counter; `None` if there is none of that id.
+    pub async fn remove_subscription(&self, id: &SubscriptionId) -> anyhow::Result<Option<u64>> {
+        let failed = || format!("could not remove subscription `{id}` from the store");
+        let mut write = self.begin_write().await.with_context(failed)?;
+        let tenant: Option<String> =
+            sqlx::query_scalar("DELETE FROM subscriptions WHERE id = $1 RETURNING tenant")
+                .bind(id.as_str())
+                .fetch_optional(&mut *write)
+                .await
+                .with_context(failed)?;
+        let Some(tenant) = tenant else { return Ok(None) };
+        let counter =
+            changes::rise(&mut write, &BTreeSet::from([tenant.as_str()])).await.with_context(failed)?;
+        write.commit().await.with_context(failed)?;
+        Ok(Some(counter))
+    }
+
+    /// Enables or disables a subscription at `now` (RFC 3339) and returns the change counter; `None` if
+    /// there is none of that id. `by` is kept only with a disabled one.
+    pub async fn set_enabled(
+        &self,
+        id: &SubscriptionId,
+        enabled: bool,
+        by: DisabledBy,
+        now: &str,
+    ) -> anyhow::Result<Option<u64>> {
+        let failed = || format!("could not change subscription `{id}` in the store");
+        // Read and written under one write lock, so that no change in between is overwritten.
+        let mut write = self.begin_write().await.with_context(failed)?;
+        let Some(row) = sealed_row(&mut write, id.as_str()).await.with_context(failed)? else {
+            return Ok(None);
+        };
+        let mut spec = self.unseal(row)?;
+        spec.enabled = Some(enabled);
+        spec.disabled_by = (!enabled).then_some(by);
+        spec.updated_at = Some(now.to_owned());
+        let counter = self.rewrite(write, &spec).await.with_context(failed)?;
+        Ok(Some(counter))
+    }
+
+    /// A tenant's version and all its subscriptions, secrets in clear, as of one moment.
+    pub async fn tenant(&self, tenant: &Tenant) -> anyhow::Result<TenantRecord> {
+        let (version, rows) = self
+            .tenant_rows(tenant.as_str())
+            .await
+            .with_context(|| format!("could not read tenant `{tenant}` from the store"))?;
+        Ok(TenantRecord { version, specs: rows.into_iter().map(|row| self.unseal(row)).collect() })
+    }
+
+    /// Whether anybody subscribes to anything.
+    pub async fn has_subscription(&self) -> anyhow::Result<bool> {
+        let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM subscriptions LIMIT 1")
+            .fetch_optional(&self.inner.pool)
+            .await
+            .context("could not look for subscriptions in the store")?;
+        Ok(found.is_some())
+    }
+
+    async fn tenant_rows(&self, tenant: &str) -> Result<(u64, Vec<SealedRow>), sqlx::Error> {
+        let mut snapshot = self.begin_read().await?;
+        let version = changes::version_of(&mut snapshot, tenant).await?;
+        let rows: Vec<(String, Vec<u8>)> =
+            sqlx::query_as("SELECT id, sealed FROM subscriptions WHERE tenant = $1 ORDER BY id")
+                .bind(tenant)
+                .fetch_all(&mut *snapshot)
+                .await?;
+        snapshot.commit().await?;
+        let row = |(id, sealed)| SealedRow { id, tenant: tenant.to_owned(), sealed };
+        Ok((version, rows.into_iter().map(row).collect()))
+    }
+
+    async fn rewrite(&self, mut write: Write<'_>, spec: &SubscriptionSpec) -> anyhow::Result<u64> {
+        let row = self.row(spec)?;
+        let counter = changes::rise(&mut write, &BTreeSet::from([row.tenant.as_str()])).await?;
+        sqlx::query(
+            "UPDATE subscriptions
+             SET name = $1, enabled = $2, document = $3, sealed = $4, version = $5, updated_at = $6
+             WHERE id = $7 AND tenant = $8",
+        )
+        .bind(&row.name)
+        .bind(row.enabled)
+        .bind(&row.document)
+        .bind(&row.sealed)
+        .bind(super::column(counter))
+        .bind(&row.updated_at)
+        .bind(&row.id)
+        .bind(&row.tenant)
+        .execute(&mut *write)
+        .await?;
+        write.commit().await?;
+        Ok(counter)
+    }
+
+    fn row(&self, spec: &SubscriptionSpec) -> anyhow::Result<Row> {
+        let complete = (&spec.id, &spec.tenant, &spec.created_at, &spec.updated_at);
+        let (Some(id), Some(tenant), Some(created_at), Some(updated_at)) = complete else {
+            anyhow::bail!("a subscription without id, tenant or times cannot be stored: complete it first");
+        };
+        let not_json = "a subscription cannot be written as JSON";
+        let plain = Zeroizing::new(serde_json::to_vec(spec).context(not_json)?);
+        Ok(Row {
+            id: id.clone(),
+            tenant: tenant.clone(),
+            name: spec.name.clone(),
+            enabled: spec.enabled.unwrap_or(true),
+            document: serde_json::to_string(&spec.masked()).context(not_json)?,
+            sealed: self.seal(&record_name(tenant, id), &plain)?,
+            created_at: created_at.clone(),
+            updated_at: updated_at.clone(),
+        })
+    }
+
+    fn unseal(&self, row: SealedRow) -> Result<SubscriptionSpec, BrokenRecord> {
+        let broken = |why: String| BrokenRecord { id: row.id.clone(), why };
+        let plain = self.inner.key.open(&record_name(&row.tenant, &row.id), &row.sealed);
+        let plain = Zeroizing::new(plain.map_err(|fault| broken(fault.to_string()))?);
+        // Not serde's own words: they quote the value they stumbled over, which may be a secret.
+        serde_json::from_slice(&plain).map_err(|fault| {
+            broken(format!("its document does not fit this version (at column {})", fault.column()))
+        })
+    }
+}
+
+const COULD_NOT_ADD: &str = "could not add subscriptions to the store";
+
+/// A subscription as the table has it.
+struct Row {
+    id: String,
+    tenant: String,
+    name: Option<String>,
+    enabled: bool,
+    document: String,
+    sealed: Vec<u8>,
+    created_at: String,
+    updated_at: String,
+}
+
+struct SealedRow {
+    id: String,
+    tenant: String,
+    sealed: Vec<u8>,
+}
+
+/// What a sealed subscription is sealed for: it opens under no other tenant and no other id.
+fn record_name(tenant: &str, id: &str) -> Vec<u8> {
+    format!("subscription\0{tenant}\0{id}").into_bytes()
+}
+
+async fn sealed_row(connection: &mut SqliteConnection, id: &str) -> Result<Option<SealedRow>, sqlx::Error> {
+    let row: Option<(String, Vec<u8>)> =
+        sqlx::query_as("SELECT tenant, sealed FROM subscriptions WHERE id = $1")
+            .bind(id)
+            .fetch_optional(connection)
+            .await?;
+    Ok(row.map(|(tenant, sealed)| SealedRow { id: id.to_owned(), tenant, sealed }))
+}
+
+/// Whether the row was written; `false` if its id is taken.
+async fn insert(connection: &mut SqliteConnection, row: &Row, version: u64) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "INSERT INTO subscriptions
+             (id, tenant, name, enabled, document, sealed, version, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(&row.id)
+    .bind(&row.tenant)
+    .bind(&row.name)
+    .bind(row.enabled)
+    .bind(&row.document)
+    .bind(&row.sealed)
+    .bind(super::column(version))
+    .bind(&row.created_at)
+    .bind(&row.updated_at)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}

@@ -1,0 +1,97 @@
+//! Putting a message off without using an attempt: 4, 8 … 256 units, until it has waited too long.
+
+use std::time::Duration;
+
+use super::balance::Ending;
+use super::report;
+use super::step::Step;
+use crate::broker::{Message, Tags};
+use crate::domain::history::History;
+use crate::domain::retry::Reason;
+
+const FIRST_WAIT: u32 = 4;
+const DOUBLINGS_MAX: u32 = 6;
+
+/// Defers, or ends as `starved` what had no attempt for `wait_age_max`.
+pub(super) fn defer(message: &Message, mut tags: Tags, now_ms: i64, wait_age_max: Duration) -> Step {
+    let waited_ms = u128::try_from(now_ms.saturating_sub(last_attempt_ms(&tags, now_ms))).unwrap_or(0);
+    if waited_ms > wait_age_max.as_millis() {
+        return Step::dead(Reason::Starved, message, tags);
+    }
+    let units = FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX);
+    tags.deferrals = tags.deferrals.saturating_add(1);
+    report::deferred(&tags, units);
+    Step::wait(units, message.body.clone(), tags, Ending::Deferred)
+}
+
+fn last_attempt_ms(tags: &Tags, now_ms: i64) -> i64 {
+    let last = History::parse(&tags.history).entries().last().map(|entry| entry.at_ms());
+    last.or(tags.first_seen_ms).unwrap_or(now_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::broker::{Original, Target};
+
+    struct Nothing;
+
+    impl Original for Nothing {
+        fn describe(&self, _: usize) -> String {
+            "{}".into()
+        }
+    }
+
+    fn message() -> Message {
+        Message {
+            body: Bytes::from_static(b"{}"),
+            tags: Tags::default(),
+            routing_key: String::new(),
+            redelivered: false,
+            original: Box::new(Nothing),
+        }
+    }
+
+    fn wait_of(deferrals: u32) -> Target {
+        let tags = Tags { deferrals, first_seen_ms: Some(0), ..Tags::default() };
+        match defer(&message(), tags, 1_000, Duration::from_secs(86_400)) {
+            Step::Publish(copies, Ending::Deferred) => {
+                assert_eq!(copies[0].1.tags.deferrals, deferrals + 1);
+                copies[0].0
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn waits_four_units_doubling_to_256() {
+        assert_eq!(wait_of(0), Target::Delay(2));
+        assert_eq!(wait_of(1), Target::Delay(3));
+        assert_eq!(wait_of(6), Target::Delay(8));
+        assert_eq!(wait_of(60), Target::Delay(8));
+    }
+
+    #[test]
+    fn starves_after_a_day_without_an_attempt() {
+        let day = Duration::from_secs(86_400);
+        let tags = Tags { first_seen_ms: Some(0), subscription: Some("sub_1".into()), ..Tags::default() };
+        match defer(&message(), tags, 86_400_001, day) {
+            Step::Publish(copies, Ending::Dead) => {
+                assert_eq!(copies[0].0, Target::DeadDeliveries);
+                assert_eq!(copies[0].1.tags.reason.as_deref(), Some("starved"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_attempt_starts_the_day_anew() {
+        let mut history = History::default();
+        history.push(crate::domain::history::Entry::new(80_000_000, "500", 12));
+        let tags = Tags { first_seen_ms: Some(0), history: history.to_string(), ..Tags::default() };
+        let step = defer(&message(), tags, 86_400_001, Duration::from_secs(86_400));
+        assert!(matches!(step, Step::Publish(_, Ending::Deferred)));
+    }
+}

@@ -1,0 +1,124 @@
+//! Fresh events: who wants them, and what to do with those nobody can read.
+
+use std::sync::Arc;
+
+use super::Worker;
+use super::balance::Ending;
+use super::report;
+use super::step::{self, Step};
+use crate::broker::{Broker, Message, Outgoing, Tags, Target};
+use crate::cache::{Directory, Lookup, TenantSubscriptions};
+use crate::domain::event::{Event, Unreadable};
+use crate::domain::retry::Reason;
+use crate::domain::subscription::{DisabledBy, Subscription};
+use crate::http::Transport;
+
+/// The original headers kept with an unreadable message.
+const ORIGINAL_BYTES_MAX: usize = 8 * 1024;
+
+/// What an event means to one subscription of its tenant.
+enum Wanted {
+    Yes,
+    /// Disabled by ourselves: the customer did not ask for that, so the event is kept as a dead letter.
+    Disabled,
+    No,
+}
+
+impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
+    /// One subscriber: the event is its delivery. Several: one message each. None: let go, after asking twice.
+    pub(super) async fn expand(&self, message: &Message, event: &Event<'_>, now_ms: i64) -> Step {
+        let tags = step::carry(&message.tags, event, now_ms);
+        let mut lookup = self.directory.lookup(&event.tenant).await;
+        for confirmed in [false, true] {
+            let version = match &lookup {
+                Lookup::Found(found) => {
+                    if let Some(step) = self.fan_out(found, message, event, &tags).await {
+                        return step;
+                    }
+                    found.version
+                }
+                Lookup::KnownEmpty(version) => *version,
+                Lookup::Unknown(unknown) => return self.cannot_tell(unknown, message, tags, now_ms).await,
+            };
+            if !confirmed {
+                lookup = self.directory.confirm(&event.tenant, version).await;
+            }
+        }
+        report::no_subscriber(event);
+        Step::Done(Ending::NoSubscriber)
+    }
+
+    /// `None` when none of these subscriptions wants the event.
+    async fn fan_out(
+        &self,
+        found: &TenantSubscriptions,
+        message: &Message,
+        event: &Event<'_>,
+        tags: &Tags,
+    ) -> Option<Step> {
+        let mut wanting: Vec<&Arc<Subscription>> = Vec::new();
+        let mut copies = Vec::new();
+        for subscription in &found.subscriptions {
+            match wanted(subscription, event) {
+                Wanted::Yes => wanting.push(subscription),
+                Wanted::Disabled => {
+                    let tags = addressed(tags, subscription);
+                    report::dead(Reason::Disabled, &tags);
+                    copies.push(step::dead_copy(Reason::Disabled, message, tags));
+                }
+                Wanted::No => {}
+            }
+        }
+        if let ([only], true) = (wanting.as_slice(), copies.is_empty()) {
+            return Some(self.attempt(message, event, addressed(tags, only), only).await);
+        }
+        for subscription in wanting {
+            let copy = Outgoing { body: message.body.clone(), tags: addressed(tags, subscription) };
+            copies.push((Target::Deliveries, copy));
+        }
+        if copies.is_empty() {
+            return None;
+        }
+        report::fanned_out(event, copies.len());
+        Some(Step::Publish(copies, Ending::FannedOut))
+    }
+}
+
+fn wanted(subscription: &Subscription, event: &Event<'_>) -> Wanted {
+    if !subscription.matches(event) {
+        return Wanted::No;
+    }
+    match (subscription.enabled, subscription.disabled_by) {
+        (true, _) => Wanted::Yes,
+        (false, Some(DisabledBy::Paperboy)) => Wanted::Disabled,
+        (false, _) => {
+            report::not_matched_disabled(event, subscription);
+            Wanted::No
+        }
+    }
+}
+
+fn addressed(tags: &Tags, subscription: &Subscription) -> Tags {
+    Tags { subscription: Some(subscription.id.to_string()), ..tags.clone() }
+}
+
+/// A dead letter of kind `event`, with the original bytes, the original headers and the reason.
+pub(super) fn unreadable(message: &Message, why: &Unreadable, now_ms: i64) -> Step {
+    let reason = format!("{}: {why}", Reason::Unreadable.as_str());
+    report::unreadable(message, &reason);
+    let tags = Tags {
+        first_seen_ms: message.tags.first_seen_ms.or(Some(now_ms)),
+        original: Some(message.original.describe(ORIGINAL_BYTES_MAX)),
+        reason: Some(reason),
+        wait: 0,
+        ..message.tags.clone()
+    };
+    let copy = Outgoing { body: message.body.clone(), tags };
+    Step::Publish(vec![(Target::DeadEvents, copy)], Ending::Dead)
+}
+
+/// An event over the limit is not looked into at all.
+pub(super) fn too_large(message: Message, bytes_max: usize, now_ms: i64) -> Step {
+    let why = Unreadable::TooLarge { bytes: message.body.len() as u64, bytes_max: bytes_max as u64 };
+    unreadable(&message, &why, now_ms)
+}

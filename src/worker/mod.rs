@@ -1,0 +1,190 @@
+//! The engine: takes messages, walks each down the straight line, settles it in the only safe order.
+//!
+//! Knows traits (broker, directory, transport) and the pure core, never RabbitMQ, Redis, SQL or an HTTP client.
+
+mod attempt;
+pub mod balance;
+mod clock;
+mod defer;
+pub mod drain;
+mod fresh;
+pub mod replay;
+mod report;
+mod settle;
+mod step;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::{Broker, Message, Queue, Taken};
+use crate::cache::{Directory, Lookup, Unknown};
+use crate::domain::event::{Event, Hints};
+use crate::domain::name::SubscriptionId;
+use crate::domain::retry::Reason;
+use crate::http::Transport;
+use balance::Balance;
+use step::Step;
+
+/// A whole event whose tenant nobody can look up goes back after this pause, so that it does not spin
+/// while the intake is being closed.
+const AWAY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a worker needs to know beside its services.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A larger event is not read at all.
+    pub event_bytes_max: usize,
+    /// A delivery that had no attempt for this long is dead.
+    pub wait_age_max: Duration,
+    /// How long a stop waits for what is running.
+    pub grace: Duration,
+    /// How long an unconfirmed publish is tried before its source is handed back.
+    pub publish_patience: Duration,
+    /// What receivers see as `user-agent`.
+    pub user_agent: String,
+}
+
+/// Delivers what it is given.
+pub struct Worker<B, D, T> {
+    broker: B,
+    directory: D,
+    transport: T,
+    settings: Settings,
+    balance: Arc<Balance>,
+    /// The grace is over: whatever still runs gives its message back.
+    overdue: CancellationToken,
+}
+
+/// How a worker's run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finish {
+    /// Messages still running when the stop came that were finished within the grace.
+    pub finished: usize,
+    /// Messages given back when the grace was over.
+    pub given_back: usize,
+}
+
+impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
+    /// A worker over these services.
+    pub fn new(broker: B, directory: D, transport: T, settings: Settings, balance: Arc<Balance>) -> Self {
+        Worker { broker, directory, transport, settings, balance, overdue: CancellationToken::new() }
+    }
+
+    /// Works until `taken` ends (its owner was told to stop), then waits at most the grace for what still runs.
+    pub async fn run(self: Arc<Self>, mut taken: mpsc::Receiver<Taken>) -> Finish {
+        let running = TaskTracker::new();
+        // Bounded by the prefetch: the broker hands out no more than that unacknowledged.
+        while let Some(taken) = taken.recv().await {
+            running.spawn(Arc::clone(&self).handle(taken));
+        }
+        running.close();
+        let left = running.len();
+        let mut given_back = 0;
+        if timeout(self.settings.grace, running.wait()).await.is_err() {
+            given_back = running.len();
+            self.overdue.cancel();
+            running.wait().await;
+        }
+        Finish { finished: left.saturating_sub(given_back), given_back }
+    }
+
+    /// One message from taking to settling.
+    async fn handle(self: Arc<Self>, taken: Taken) {
+        let Taken { queue, message, receipt } = taken;
+        let hand = self.balance.take(queue);
+        let ending = tokio::select! {
+            biased;
+            () = self.overdue.cancelled() => None,
+            ending = async {
+                let step = self.walk(queue, message).await;
+                settle::carry_out(&self.broker, step, &receipt, self.settings.publish_patience).await
+            } => ending,
+        };
+        match ending {
+            Some(ending) => {
+                receipt.acknowledge();
+                hand.settled(ending);
+            }
+            None => {
+                receipt.hand_back();
+                hand.given_back();
+            }
+        }
+    }
+
+    /// The straight line: what is to be done about a message.
+    async fn walk(&self, queue: Queue, message: Message) -> Step {
+        let now_ms = clock::now_ms();
+        if queue == Queue::Retries && message.tags.wait > 0 {
+            return Step::onwards(message);
+        }
+        if message.body.len() > self.settings.event_bytes_max {
+            return fresh::too_large(message, self.settings.event_bytes_max, now_ms);
+        }
+        let arrived = clock::rfc3339(now_ms);
+        let hints = Hints {
+            message_id: message.tags.message_id.as_deref(),
+            kind: message.tags.kind.as_deref(),
+            routing_key: Some(message.routing_key.as_str()).filter(|key| !key.is_empty()),
+            time: Some(message.tags.time.as_deref().unwrap_or(&arrived)),
+        };
+        let event = match Event::parse(&message.body, &hints) {
+            Ok(event) => event,
+            Err(unreadable) => return fresh::unreadable(&message, &unreadable, now_ms),
+        };
+        match message.tags.subscription.as_deref() {
+            None => self.expand(&message, &event, now_ms).await,
+            Some(id) => self.deliver_again(&message, &event, id, now_ms).await,
+        }
+    }
+
+    /// A delivery that knows its subscription: a fan-out copy, a due retry or a replay.
+    async fn deliver_again(&self, message: &Message, event: &Event<'_>, id: &str, now_ms: i64) -> Step {
+        let mut tags = step::carry(&message.tags, event, now_ms);
+        tags.subscription = Some(id.to_owned());
+        let mut lookup = self.directory.lookup(&event.tenant).await;
+        for confirmed in [false, true] {
+            let version = match &lookup {
+                Lookup::Found(found) => {
+                    let wanted = SubscriptionId::parse(id).ok();
+                    if let Some(subscription) = wanted.and_then(|id| found.find(&id)) {
+                        return if subscription.enabled {
+                            self.attempt(message, event, tags, subscription).await
+                        } else {
+                            Step::dead(Reason::Disabled, message, tags)
+                        };
+                    }
+                    found.version
+                }
+                Lookup::KnownEmpty(version) => *version,
+                Lookup::Unknown(unknown) => return self.cannot_tell(unknown, message, tags, now_ms).await,
+            };
+            if !confirmed {
+                lookup = self.directory.confirm(&event.tenant, version).await;
+            }
+        }
+        Step::dead(Reason::Gone, message, tags)
+    }
+
+    /// Nobody can say who wants it: wait for one tenant, give everything back when all are unknown.
+    async fn cannot_tell(
+        &self,
+        unknown: &Unknown,
+        message: &Message,
+        tags: crate::broker::Tags,
+        now_ms: i64,
+    ) -> Step {
+        match unknown {
+            Unknown::Tenant(_) => defer::defer(message, tags, now_ms, self.settings.wait_age_max),
+            Unknown::Away(_) => {
+                sleep(AWAY_PAUSE).await;
+                Step::HandBack
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Sends a kept dead letter on its way again.
+
+use serde::Deserialize;
+
+use super::clock;
+use crate::broker::{Broker, Outgoing, Tags, Target, Unconfirmed};
+use crate::store::DeadLetterFull;
+
+/// What the drain wrote about a message beside its body.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Headers {
+    message_id: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    time: Option<String>,
+    traceparent: Option<String>,
+    replay: u32,
+}
+
+/// Publishes one letter to the retries with a fresh count of attempts, to its own subscription or another one
+/// of the same tenant. It may be marked as replayed once this returned well.
+///
+/// The event keeps its id, so receivers can tell; `paperboy-replay` counts up.
+///
+/// # Errors
+/// As [`Broker::publish`]: the letter must stay open.
+pub async fn replay(
+    broker: &impl Broker,
+    letter: &DeadLetterFull,
+    subscription: Option<&str>,
+) -> Result<(), Unconfirmed> {
+    let message = Outgoing { body: letter.body.clone(), tags: tags(letter, subscription, clock::now_ms()) };
+    broker.publish(Target::Retries, message).await
+}
+
+fn tags(letter: &DeadLetterFull, subscription: Option<&str>, now_ms: i64) -> Tags {
+    // Headers that cannot be read cost the hints, not the replay: the body holds what matters.
+    let headers: Headers = serde_json::from_slice(&letter.headers).unwrap_or_default();
+    let row = &letter.row;
+    Tags {
+        message_id: headers.message_id.or_else(|| row.event_id.clone()),
+        kind: headers.kind.or_else(|| row.event_type.clone()),
+        time: headers.time,
+        traceparent: headers.traceparent,
+        subscription: subscription.map(str::to_owned).or_else(|| row.subscription.clone()),
+        first_seen_ms: Some(now_ms),
+        cycle: row.cycle.saturating_add(1),
+        replay: headers.replay.saturating_add(1),
+        ..Tags::default()
+    }
+}

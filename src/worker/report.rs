@@ -1,0 +1,88 @@
+//! What the worker tells: for each thing worth telling one function that writes the log line and the metric
+//! together. Never a payload, a secret or a whole URL.
+
+use tracing::{debug, info, warn};
+
+use crate::broker::{Message, Tags};
+use crate::domain::event::Event;
+use crate::domain::outcome::{Answer, Outcome};
+use crate::domain::retry::{Reason, Verdict};
+use crate::domain::subscription::Subscription;
+
+fn id(tags: &Tags) -> &str {
+    tags.message_id.as_deref().unwrap_or("?")
+}
+
+fn subscription_of(tags: &Tags) -> &str {
+    tags.subscription.as_deref().unwrap_or("-")
+}
+
+/// An attempt was made and judged.
+pub(super) fn attempted(
+    subscription: &Subscription,
+    tags: &Tags,
+    outcome: &Outcome,
+    answer: &Answer,
+    verdict: &Verdict,
+) {
+    let (id, attempt, ms) = (id(tags), tags.attempt, answer.elapsed_ms);
+    let what = outcome.as_str();
+    metrics::counter!("paperboy_attempts_total", "outcome" => what).increment(1);
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of one attempt are far below 2^52")]
+    metrics::histogram!("paperboy_attempt_seconds").record(ms as f64 / 1000.0);
+    let subscription = &subscription.id;
+    match verdict {
+        Verdict::Done => {
+            info!(event.id = id, %subscription, attempt, ms, "delivered event `{id}`");
+        }
+        Verdict::Retry { wait } => {
+            info!(event.id = id, %subscription, attempt, ms, outcome = what, seen = %outcome.seen(), wait,
+                "event `{id}` was not taken; next attempt in {wait} units");
+        }
+        // `dead` tells the rest.
+        Verdict::Dead(_) => {
+            debug!(event.id = id, %subscription, attempt, ms, outcome = what, "last attempt of event `{id}`");
+        }
+    }
+}
+
+/// A delivery, or an event without its subscription, was given up.
+pub(super) fn dead(reason: Reason, tags: &Tags) {
+    let id = id(tags);
+    metrics::counter!("paperboy_dead_total", "reason" => reason.as_str()).increment(1);
+    warn!(event.id = id, subscription = subscription_of(tags), attempts = tags.attempt, history = %tags.history,
+        "event `{id}` is a dead letter: {}", reason.as_str());
+}
+
+/// A message was put off without an attempt.
+pub(super) fn deferred(tags: &Tags, units: u32) {
+    let id = id(tags);
+    metrics::counter!("paperboy_deferred_total").increment(1);
+    info!(event.id = id, subscription = subscription_of(tags), deferrals = tags.deferrals,
+        "event `{id}` is put off for {units} units");
+}
+
+/// A message that cannot be read became a dead letter of kind `event`.
+pub(super) fn unreadable(message: &Message, reason: &str) {
+    let id = id(&message.tags);
+    metrics::counter!("paperboy_dead_total", "reason" => "unreadable").increment(1);
+    warn!(event.id = id, body_bytes = message.body.len(), routing_key = %message.routing_key,
+        "an event cannot be read and is a dead letter: {reason}");
+}
+
+/// Nobody wants this event.
+pub(super) fn no_subscriber(event: &Event<'_>) {
+    metrics::counter!("paperboy_no_subscriber_total").increment(1);
+    debug!(event.id = %event.id, tenant = %event.tenant, kind = %event.kind, "no subscriber for event `{}`", event.id);
+}
+
+/// A subscription a person disabled would have wanted this event.
+pub(super) fn not_matched_disabled(event: &Event<'_>, subscription: &Subscription) {
+    metrics::counter!("paperboy_disabled_skipped_total").increment(1);
+    debug!(event.id = %event.id, subscription = %subscription.id, "subscription is disabled, event `{}` skips it", event.id);
+}
+
+/// An event became several messages.
+pub(super) fn fanned_out(event: &Event<'_>, copies: usize) {
+    debug!(event.id = %event.id, copies, "event `{}` becomes {copies} deliveries", event.id);
+}

@@ -1,0 +1,113 @@
+//! Steps to broker calls, in the only safe order: publish, wait for that publish's own confirm, and only
+//! then may the caller acknowledge.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::future::join_all;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use super::balance::Ending;
+use super::step::Step;
+use crate::broker::{Broker, Outgoing, Receipt, Target, Unconfirmed};
+
+/// Carries a step out; `None` means the message must be handed back.
+///
+/// An unconfirmed publish is tried again while the source is still ours (a lost connection takes both), and
+/// for at most `patience`: long alarms end by handing each message back alone.
+pub(super) async fn carry_out(
+    broker: &impl Broker,
+    step: Step,
+    receipt: &Receipt,
+    patience: Duration,
+) -> Option<Ending> {
+    match step {
+        Step::Done(ending) => Some(ending),
+        Step::HandBack => None,
+        Step::Publish(copies, ending) => {
+            let publishes = copies.into_iter().map(|(target, copy)| confirmed(broker, target, copy, receipt));
+            let all = timeout(patience, join_all(publishes)).await;
+            let safe = all.is_ok_and(|confirmed| confirmed.into_iter().all(|safe| safe));
+            safe.then_some(ending)
+        }
+    }
+}
+
+/// Publishes until it is confirmed; false when nobody waits for it any more.
+async fn confirmed(broker: &impl Broker, target: Target, copy: Outgoing, receipt: &Receipt) -> bool {
+    let mut pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+        .build();
+    loop {
+        match broker.publish(target, copy.clone()).await {
+            Ok(()) => return true,
+            Err(Unconfirmed::Closed) => return false,
+            // The broker hands the source out again; publishing once more would make a second line of it.
+            Err(_) if !receipt.is_live() => return false,
+            Err(error) => {
+                metrics::counter!("paperboy_unconfirmed_total").increment(1);
+                warn!(target_queue = ?target, "a publish is not confirmed and is tried again: {error}");
+            }
+        }
+        sleep(pauses.next().unwrap_or(Duration::from_secs(5))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::broker::Tags;
+
+    /// Refuses everything for one target.
+    struct Refusing {
+        target: Target,
+        published: Mutex<Vec<Target>>,
+    }
+
+    impl Broker for Refusing {
+        async fn publish(&self, target: Target, _: Outgoing) -> Result<(), Unconfirmed> {
+            if target == self.target {
+                return Err(Unconfirmed::Refused);
+            }
+            self.published.lock().unwrap().push(target);
+            Ok(())
+        }
+    }
+
+    fn copy(target: Target) -> (Target, Outgoing) {
+        (target, Outgoing { body: Bytes::from_static(b"{}"), tags: Tags::default() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_unconfirmed_copy_of_seven_keeps_the_source() {
+        let broker = Refusing { target: Target::Delay(3), published: Mutex::default() };
+        let (line, _settled) = unbounded_channel();
+        let receipt = Receipt::new(1, line);
+        let copies = (0..7).map(|level| copy(Target::Delay(level))).collect();
+        let step = Step::Publish(copies, Ending::FannedOut);
+        let ending = carry_out(&broker, step, &receipt, Duration::from_secs(600)).await;
+        assert_eq!(ending, None);
+        assert_eq!(broker.published.lock().unwrap().len(), 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_source_is_not_published_again() {
+        let broker = Refusing { target: Target::Retries, published: Mutex::default() };
+        let (line, settled) = unbounded_channel();
+        let receipt = Receipt::new(1, line);
+        drop(settled);
+        let step = Step::Publish(vec![copy(Target::Retries)], Ending::Retried);
+        let started = tokio::time::Instant::now();
+        assert_eq!(carry_out(&broker, step, &receipt, Duration::from_secs(600)).await, None);
+        assert!(started.elapsed() < Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,69 @@
+//! What follows from a message, as data; [`super::settle`] carries it out.
+
+use crate::broker::{Message, Outgoing, Tags, Target};
+use crate::domain::delay;
+use crate::domain::event::Event;
+use crate::domain::retry::Reason;
+
+use super::balance::Ending;
+use super::report;
+
+/// What is to be done about a message.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Nothing follows: acknowledge.
+    Done(Ending),
+    /// All of these must be confirmed first, then acknowledge.
+    Publish(Vec<(Target, Outgoing)>, Ending),
+    /// Give it back to its queue.
+    HandBack,
+}
+
+impl Step {
+    /// The next level of a longer wait; no attempt.
+    pub(super) fn onwards(message: Message) -> Step {
+        let mut tags = message.tags;
+        let wait = std::mem::take(&mut tags.wait);
+        Step::wait(wait, message.body, tags, Ending::Moved)
+    }
+
+    /// A wait of this many units, then `paperboy.retries`.
+    pub(super) fn wait(units: u32, body: bytes::Bytes, mut tags: Tags, ending: Ending) -> Step {
+        let target = match delay::hop(units.min(delay::WAIT_MAX)) {
+            Some((level, rest)) => {
+                tags.wait = rest;
+                Target::Delay(level)
+            }
+            None => Target::Retries,
+        };
+        Step::Publish(vec![(target, Outgoing { body, tags })], ending)
+    }
+
+    /// A delivery that is given up.
+    pub(super) fn dead(reason: Reason, message: &Message, tags: Tags) -> Step {
+        report::dead(reason, &tags);
+        let copy = dead_copy(reason, message, tags);
+        Step::Publish(vec![copy], Ending::Dead)
+    }
+}
+
+/// The dead letter of a delivery, or of a whole event where no subscription is known yet.
+pub(super) fn dead_copy(reason: Reason, message: &Message, mut tags: Tags) -> (Target, Outgoing) {
+    tags.reason = Some(reason.as_str().to_owned());
+    tags.wait = 0;
+    let target = if tags.subscription.is_some() { Target::DeadDeliveries } else { Target::DeadEvents };
+    (target, Outgoing { body: message.body.clone(), tags })
+}
+
+/// The tags every copy of an event carries on: what was resolved at first sight, nothing of this hop.
+pub(super) fn carry(tags: &Tags, event: &Event<'_>, now_ms: i64) -> Tags {
+    Tags {
+        message_id: Some(event.id.to_string()),
+        kind: Some(event.kind.to_string()),
+        time: Some(event.time.to_string()),
+        first_seen_ms: tags.first_seen_ms.or(Some(now_ms)),
+        wait: 0,
+        reason: None,
+        ..tags.clone()
+    }
+}
