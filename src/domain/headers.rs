@@ -220,6 +220,7 @@ mod tests {
         let names: Vec<String> = (0..200).map(|index| format!("X-{index}")).collect();
         let list: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
         assert_eq!(faults(&list[..HEADERS_MAX]), Vec::<String>::new());
+        assert_eq!(faults(&list[..=HEADERS_MAX]), ["holds 21 headers; at most 20 can be given"]);
         assert_eq!(faults(&list), ["holds 200 headers; at most 20 can be given"]);
         assert_eq!(faults(&[("X-A", &"v".repeat(20_000))])[0], "`X-A` is longer than 4096 bytes");
         let wide = "v".repeat(VALUE_BYTES_MAX);

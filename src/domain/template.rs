@@ -612,7 +612,7 @@ mod tests {
         assert!(matches!(template.render(&event).unwrap(), Cow::Borrowed(_)), "a fixed URL is parsed once");
     }
 
-    /// B10, as DESIGN D13 has it: credentials are taken out, not refused.
+    /// B10: credentials are moved to `auth`, not refused.
     #[test]
     fn credentials_are_taken_out_of_the_url() {
         let (template, userinfo) = UrlTemplate::parse("https://us%3Aer:p%40ss%C3%A9@h.example/:id").unwrap();

@@ -62,6 +62,11 @@ pub(super) fn deferred(tags: &Tags, units: u32) {
         "event `{id}` is put off for {units} units");
 }
 
+/// A message goes to a delay level.
+pub(super) fn level_used(level: u8) {
+    metrics::counter!("paperboy_waits_total", "level" => format!("{level:02}")).increment(1);
+}
+
 /// A message that cannot be read became a dead letter of kind `event`.
 pub(super) fn unreadable(message: &Message, reason: &str) {
     let id = id(&message.tags);

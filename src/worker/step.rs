@@ -32,6 +32,7 @@ impl Step {
         let target = match delay::hop(units.min(delay::WAIT_MAX)) {
             Some((level, rest)) => {
                 tags.wait = rest;
+                report::level_used(level);
                 Target::Delay(level)
             }
             None => Target::Retries,

@@ -1,0 +1,96 @@
+//! RabbitMQ seen from outside: publishing as a producer would, counting, breaking.
+
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+
+pub(crate) struct Amqp {
+    connection: Connection,
+    channel: Channel,
+    prefix: String,
+}
+
+impl Amqp {
+    pub(crate) async fn connect(url: &str, prefix: &str) -> Amqp {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        Amqp { connection, channel, prefix: prefix.to_owned() }
+    }
+
+    /// Publishes an event as a producer does, and waits for the confirm.
+    pub(crate) async fn publish(&self, key: &str, body: &[u8], properties: BasicProperties) {
+        let exchange = format!("{}.events", self.prefix);
+        let confirm = self
+            .channel
+            .basic_publish(
+                exchange.into(),
+                key.into(),
+                BasicPublishOptions { mandatory: true, ..Default::default() },
+                body,
+                properties.with_delivery_mode(2),
+            )
+            .await
+            .unwrap()
+            .await
+            .unwrap();
+        assert!(confirm.is_ack(), "{confirm:?}");
+    }
+
+    /// Publishes many events with confirms read at the end.
+    pub(crate) async fn publish_all(&self, events: impl IntoIterator<Item = (String, Vec<u8>)>) {
+        let mut confirms = Vec::new();
+        for (key, body) in events {
+            let confirm = self
+                .channel
+                .basic_publish(
+                    format!("{}.events", self.prefix).into(),
+                    key.into(),
+                    BasicPublishOptions { mandatory: true, ..Default::default() },
+                    &body,
+                    BasicProperties::default().with_delivery_mode(2),
+                )
+                .await
+                .unwrap();
+            confirms.push(confirm);
+            if confirms.len() >= 500 {
+                for confirm in confirms.drain(..) {
+                    assert!(confirm.await.unwrap().is_ack());
+                }
+            }
+        }
+        for confirm in confirms {
+            assert!(confirm.await.unwrap().is_ack());
+        }
+    }
+
+    /// Messages ready in a queue of this app, such as `retries`; none when it does not exist.
+    pub(crate) async fn ready(&self, queue: &str) -> Option<u32> {
+        let channel = self.connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let name = format!("{}.{queue}", self.prefix);
+        let declared = channel.queue_declare(name.into(), options, FieldTable::default()).await;
+        let count = declared.ok().map(|queue| queue.message_count());
+        if count.is_some() {
+            let _ = channel.close(200, "looked".into()).await;
+        }
+        count
+    }
+
+    pub(crate) async fn delete_queue(&self, queue: &str) {
+        let name = format!("{}.{queue}", self.prefix);
+        self.channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();
+    }
+
+    /// Declares a queue with arguments that are not paperboy's.
+    pub(crate) async fn declare_odd_queue(&self, queue: &str) {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(12_345));
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        let name = format!("{}.{queue}", self.prefix);
+        self.channel.queue_declare(name.into(), options, arguments).await.unwrap();
+    }
+}

@@ -1,0 +1,134 @@
+//! Services for tests: the shared ones `./test` started, and private ones that a test may break.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::{Child, Command};
+
+use super::{eventually, free_port, unique};
+
+/// What `./test` exports; a missing service is a failure, not a skip.
+pub(crate) fn shared(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `./test`, which starts the services"))
+}
+
+/// A folder that goes with its owner.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        let path = std::env::temp_dir().join(format!("paperboy-test-{}", unique()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A RabbitMQ of its own, for tests that kill it.
+pub(crate) struct PrivateBroker {
+    folder: Folder,
+    pub(crate) url: String,
+}
+
+impl PrivateBroker {
+    pub(crate) async fn start() -> PrivateBroker {
+        let folder = Folder::new();
+        let env = local(folder.path(), &["up", "--only", "broker"]).await;
+        let line = env.lines().find_map(|line| line.strip_prefix("export PAPERBOY__BROKER__URL="));
+        let url = line.expect("`deploy/local up` prints the broker's address").trim_matches(['"', '\'']).to_owned();
+        PrivateBroker { folder, url }
+    }
+
+    /// kill -9; the data stays.
+    pub(crate) async fn kill(&self) {
+        local(self.folder.path(), &["kill-broker"]).await;
+    }
+
+    pub(crate) async fn restart(&self) {
+        local(self.folder.path(), &["start-broker"]).await;
+    }
+
+    /// `rabbitmqctl` for this node.
+    pub(crate) async fn control(&self, arguments: &[&str]) -> String {
+        let program = self.folder.path().join("local").join("rabbitmqctl");
+        let output = Command::new(program).args(arguments).output().await.unwrap();
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub(crate) async fn down(self) {
+        local(self.folder.path(), &["down"]).await;
+    }
+}
+
+async fn local(folder: &Path, arguments: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/local");
+    let output = Command::new(script)
+        .args(arguments)
+        .env("PAPERBOY_LOCAL_DIR", folder.join("local"))
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "deploy/local {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A Redis of its own, for tests that stop or flush it.
+pub(crate) struct PrivateRedis {
+    port: u16,
+    folder: Folder,
+    child: Option<Child>,
+}
+
+impl PrivateRedis {
+    pub(crate) async fn start() -> PrivateRedis {
+        let mut redis = PrivateRedis { port: free_port(), folder: Folder::new(), child: None };
+        redis.resume().await;
+        redis
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Ends it; what it knew is gone.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().await.unwrap();
+        }
+    }
+
+    pub(crate) async fn resume(&mut self) {
+        let port = self.port.to_string();
+        let child = Command::new("redis-server")
+            .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+            .arg(self.folder.path())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let address = format!("127.0.0.1:{port}");
+        eventually("Redis answers", 10, || async { tokio::net::TcpStream::connect(&address).await.is_ok() }).await;
+    }
+
+    /// One command; the answer is not looked at.
+    pub(crate) async fn command(&self, words: &[&str]) {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let _: redis::Value = command.query_async(&mut connection).await.unwrap();
+    }
+}
