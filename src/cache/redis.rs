@@ -139,6 +139,26 @@ impl Redis {
         self.connection.clone().zscore(self.key("versions"), tenant.as_str()).await
     }
 
+    /// Deletes every key of the prefix, for demos and tests; how many that were.
+    pub async fn remove_all(&self) -> Result<usize, RedisError> {
+        let mut connection = self.connection.clone();
+        // A checked prefix holds nothing that a pattern would read as more than itself.
+        let pattern = self.key("*");
+        let (mut cursor, mut removed) = (0_u64, 0);
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
+            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await?;
+            if !keys.is_empty() {
+                removed += connection.del::<_, usize>(&keys).await?;
+            }
+            if next == 0 {
+                return Ok(removed);
+            }
+            cursor = next;
+        }
+    }
+
     /// Wakes `changed` at every notice, for ever; a lost connection is tried again each second. Only
     /// makes changes known sooner: the counter is read all the same.
     pub async fn listen(&self, changed: &Notify) {

@@ -141,7 +141,9 @@ impl Process {
         tasks.spawn(async move { directory.run(until).await });
 
         let (gate, gate_open) = watch::channel(false);
-        tasks.spawn(keep_gate(probes.clone(), gate, background.clone()));
+        // A missing queue keeps only its own messages; everything else goes on.
+        let conditions = vec![self.broker.held(), self.directory.fault()];
+        tasks.spawn(keep_gate(conditions, gate, background.clone()));
 
         let mut delivering = None;
         if delivers {
@@ -246,18 +248,18 @@ impl Process {
     }
 }
 
-/// Taking is allowed while every probe is well.
-async fn keep_gate(mut probes: Vec<Probe>, gate: watch::Sender<bool>, stop: CancellationToken) {
+/// Taking is allowed while no condition has a fault.
+async fn keep_gate(mut conditions: Vec<watch::Receiver<Option<String>>>, gate: watch::Sender<bool>, stop: CancellationToken) {
     loop {
-        let open = probes.iter_mut().all(|probe| probe.fault.borrow_and_update().is_none());
+        let open = conditions.iter_mut().all(|fault| fault.borrow_and_update().is_none());
         gate.send_if_modified(|known| {
             let changed = *known != open;
             *known = open;
             changed
         });
-        let changes = probes.iter_mut().map(|probe| Box::pin(probe.fault.changed()));
+        let changes = conditions.iter_mut().map(|fault| Box::pin(fault.changed()));
         tokio::select! {
-            // A probe that is gone belongs to a process that is ending.
+            // One that is gone belongs to a process that is ending.
             (changed, _, _) = futures_util::future::select_all(changes) => if changed.is_err() { return },
             () = stop.cancelled() => return,
         }

@@ -59,14 +59,22 @@ fn seal_key(config: &Config, may_make: bool) -> Result<SealKey, Failure> {
 
 /// RabbitMQ, with the topology made sure of.
 pub(super) async fn broker(config: &Config) -> Result<RabbitMq, Failure> {
-    let settings = Settings {
+    Ok(RabbitMq::start(broker_settings(config)).await?)
+}
+
+/// Deletes everything of this prefix from RabbitMQ; how many queues that were.
+pub(super) async fn remove_topology(config: &Config) -> Result<usize, Failure> {
+    Ok(RabbitMq::remove_topology(&broker_settings(config)).await?)
+}
+
+fn broker_settings(config: &Config) -> Settings {
+    Settings {
         url: config.broker.url.expose().to_owned(),
         prefix: config.broker.prefix.clone(),
         delay_unit_ms: config.broker.delay_unit_ms,
         declare: config.broker.declare,
         start_wait: Duration::from_secs(config.broker.start_wait_s.into()),
-    };
-    Ok(RabbitMq::start(settings).await?)
+    }
 }
 
 /// Redis, if one is configured; not dialled yet.

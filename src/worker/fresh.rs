@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Worker;
 use super::balance::Ending;
-use super::report;
 use super::step::{self, Step};
+use super::{clock, report};
 use crate::broker::{Broker, Message, Outgoing, Tags, Target};
 use crate::cache::{Directory, Lookup, TenantSubscriptions};
 use crate::domain::event::{Event, Unreadable};
@@ -107,6 +107,7 @@ pub(super) fn unreadable(message: &Message, why: &Unreadable, now_ms: i64) -> St
     let reason = format!("{}: {why}", Reason::Unreadable.as_str());
     report::unreadable(message, &reason);
     let tags = Tags {
+        time: message.tags.time.clone().or_else(|| Some(clock::rfc3339(now_ms))),
         first_seen_ms: message.tags.first_seen_ms.or(Some(now_ms)),
         original: Some(message.original.describe(ORIGINAL_BYTES_MAX)),
         reason: Some(reason),

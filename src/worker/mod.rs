@@ -118,8 +118,12 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     }
 
     /// The straight line: what is to be done about a message.
-    async fn walk(&self, queue: Queue, message: Message) -> Step {
+    async fn walk(&self, queue: Queue, mut message: Message) -> Step {
         let now_ms = clock::now_ms();
+        // Resolved at first sight, for readable and unreadable alike: later keys are names of queues.
+        if queue == Queue::Events && message.tags.kind.as_deref().is_none_or(str::is_empty) {
+            message.tags.kind = Some(message.routing_key.clone()).filter(|key| !key.is_empty());
+        }
         if queue == Queue::Retries && message.tags.wait > 0 {
             return Step::onwards(message);
         }
@@ -130,7 +134,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         let hints = Hints {
             message_id: message.tags.message_id.as_deref(),
             kind: message.tags.kind.as_deref(),
-            routing_key: Some(message.routing_key.as_str()).filter(|key| !key.is_empty()),
+            routing_key: None,
             time: Some(message.tags.time.as_deref().unwrap_or(&arrived)),
         };
         let event = match Event::parse(&message.body, &hints) {

@@ -58,6 +58,7 @@ async fn nine_failures_and_a_success_take_ten_attempts_each_on_its_level() {
     assert!(hits.iter().all(|hit| hit.body == hits[0].body), "every attempt sends the same body");
     let signatures: HashSet<_> = hits.iter().map(|hit| hit.header("webhook-signature")).collect();
     let stamps: HashSet<_> = hits.iter().map(|hit| hit.header("webhook-timestamp")).collect();
+    assert!(hits.iter().all(|hit| hit.header("webhook-timestamp").parse::<u64>().unwrap().abs_diff(hit.unix_s) <= 2));
     assert!(signatures.len() > 5 && signatures.len() == stamps.len(), "each attempt is signed afresh");
     for level in 1..=9 {
         let label = format!("level=\"{level:02}\"");

@@ -106,6 +106,8 @@ pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
         }
         if poisoned {
             tags.reason = None;
+            // Nobody has resolved the type yet, and this message's own key is the name of the dead queue.
+            tags.kind = tags.kind.or_else(|| first_key(headers));
         }
     }
     Message {
@@ -115,6 +117,15 @@ pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
         redelivered: delivery.redelivered,
         original: Box::new(AmqpOriginal(properties)),
     }
+}
+
+/// The key a dead-lettered message was published with: the broker keeps it in the newest entry of `x-death`.
+fn first_key(headers: &FieldTable) -> Option<String> {
+    let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else { return None };
+    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
+    let AMQPValue::FieldArray(keys) = death.inner().get("routing-keys")? else { return None };
+    let AMQPValue::LongString(key) = keys.as_slice().first()? else { return None };
+    std::str::from_utf8(key.as_bytes()).ok().filter(|key| !key.is_empty()).map(str::to_owned)
 }
 
 fn is_dead(queue: Queue) -> bool {

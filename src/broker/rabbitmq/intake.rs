@@ -35,7 +35,8 @@ pub(super) struct Intake {
     pub(super) declare: bool,
     pub(super) queues: Vec<(Queue, u16)>,
     pub(super) gate: watch::Receiver<bool>,
-    pub(super) sink: mpsc::Sender<Taken>,
+    /// Let go at the stop, so that the receiving side ends while what is in hand is still being settled.
+    pub(super) sink: Option<mpsc::Sender<Taken>>,
     pub(super) stop: CancellationToken,
     pub(super) fault: watch::Sender<Option<String>>,
 }
@@ -53,7 +54,7 @@ enum End {
 }
 
 impl Intake {
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut pauses = pauses();
         while let Some(connection) = self.link.redial(&self.stop).await {
             let connection = Arc::new(connection);
@@ -78,7 +79,8 @@ impl Intake {
     }
 
     /// Serves every queue on this connection; `None` when stopped, else why it ended.
-    async fn serve(&self, connection: &Arc<Connection>) -> Option<String> {
+    async fn serve(&mut self, connection: &Arc<Connection>) -> Option<String> {
+        let sink = self.sink.clone()?;
         self.fault.send_replace(None);
         let mut lines = JoinSet::new();
         for (queue, prefetch) in &self.queues {
@@ -89,15 +91,24 @@ impl Intake {
                 queue: *queue,
                 prefetch: *prefetch,
                 gate: self.gate.clone(),
-                sink: self.sink.clone(),
+                sink: sink.clone(),
                 stop: self.stop.clone(),
                 settling: JoinSet::new(),
             };
             lines.spawn(line.run());
         }
+        drop(sink);
         // Each line waits for its own receipts when stopped, so the connection stays until all are settled.
         let mut reason = None;
-        while let Some(ended) = lines.join_next().await {
+        loop {
+            let ended = tokio::select! {
+                ended = lines.join_next() => ended,
+                () = self.stop.cancelled(), if self.sink.is_some() => {
+                    self.sink = None;
+                    continue;
+                }
+            };
+            let Some(ended) = ended else { break };
             match ended {
                 Ok(End::Stopped) => {}
                 Ok(End::Lost | End::Paused | End::Fault(_)) => reason = Some("the connection is gone".into()),

@@ -82,6 +82,19 @@ impl RabbitMq {
         Ok(RabbitMq { settings, topology, publisher })
     }
 
+    /// Deletes the whole topology of these settings with the messages in it, for demos and tests; how many
+    /// queues that were.
+    ///
+    /// # Errors
+    /// No broker within `start_wait`, a refused login, something that may not be deleted.
+    pub async fn remove_topology(settings: &Settings) -> Result<usize, StartError> {
+        let link = Link::new(&settings.url, "remove")?;
+        let connection = link.dial_within(settings.start_wait).await?;
+        let removed = Topology::new(&settings.prefix, settings.delay_unit_ms).remove(&connection).await;
+        let _ = connection.close(200, "removed".into()).await;
+        Ok(removed?)
+    }
+
     /// Takes from these queues, each with its own share of the prefetch, while `gate` is open.
     ///
     /// The task ends after `stop`: it cancels its consumers, hands back what nobody started, waits until
@@ -102,16 +115,21 @@ impl RabbitMq {
             declare: self.settings.declare,
             queues,
             gate,
-            sink,
+            sink: Some(sink),
             stop,
             fault,
         };
         Ok(Intake { taken, fault: fault_seen, task: tokio::spawn(intake.run()) })
     }
 
-    /// What keeps this process from publishing, if anything; changes as it happens.
+    /// Everything that is wrong with publishing, a missing queue included; changes as it happens.
     pub fn fault(&self) -> watch::Receiver<Option<String>> {
         self.publisher.fault()
+    }
+
+    /// What keeps every publish from going out (no connection, an alarm): no use in taking meanwhile.
+    pub fn held(&self) -> watch::Receiver<Option<String>> {
+        self.publisher.held()
     }
 
     /// Waits for the confirms under way (at most five seconds) and closes the publishing connection.

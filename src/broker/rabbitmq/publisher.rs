@@ -28,13 +28,15 @@ use crate::broker::{Outgoing, Target, Unconfirmed};
 const WINDOW: usize = 2048;
 /// A confirm that takes longer, with no alarm, is not coming.
 const CONFIRM_WAIT: Duration = Duration::from_secs(30);
-/// Pause before a returned message is published again where it could not be mended at once.
-const STRAY_PAUSE: Duration = Duration::from_secs(1);
+/// Pauses before a returned message is published again: at once where the topology could be mended, then
+/// until a person has mended it.
+const STRAY_PAUSES_MS: [u64; 4] = [100, 1_000, 2_000, 5_000];
 
 /// Handle to the publishing task.
 pub(super) struct Publisher {
     requests: mpsc::Sender<Request>,
-    state: watch::Receiver<Option<String>>,
+    fault: watch::Receiver<Option<String>>,
+    held: watch::Receiver<Option<String>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -43,26 +45,35 @@ struct Request {
     target: Target,
     message: Outgoing,
     reply: oneshot::Sender<Result<(), Unconfirmed>>,
+    /// How often the broker returned it.
+    returns: usize,
 }
 
 impl Publisher {
     /// Starts publishing over `connection`, dialling `link` again whenever it is gone.
     pub(super) fn start(link: Link, connection: Connection, topology: Topology, declare: bool) -> Publisher {
         let (requests, inbox) = mpsc::channel(WINDOW);
-        let (fault, state) = watch::channel(None);
+        let (tell_fault, fault) = watch::channel(None);
+        let (tell_held, held) = watch::channel(None);
         let stop = CancellationToken::new();
-        let health = Arc::new(Health { fault, facts: std::sync::Mutex::default() });
+        let health = Arc::new(Health { fault: tell_fault, held: tell_held, facts: std::sync::Mutex::default() });
         let owner = Owner { link, topology, declare, inbox, health, stop: stop.clone() };
-        Publisher { requests, state, stop, task: tokio::spawn(owner.run(connection)) }
+        Publisher { requests, fault, held, stop, task: tokio::spawn(owner.run(connection)) }
     }
 
+    /// Everything that is wrong, a missing queue included.
     pub(super) fn fault(&self) -> watch::Receiver<Option<String>> {
-        self.state.clone()
+        self.fault.clone()
+    }
+
+    /// What keeps every publish from going out: no connection, an alarm.
+    pub(super) fn held(&self) -> watch::Receiver<Option<String>> {
+        self.held.clone()
     }
 
     pub(super) async fn publish(&self, target: Target, message: Outgoing) -> Result<(), Unconfirmed> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { target, message, reply };
+        let request = Request { target, message, reply, returns: 0 };
         self.requests.send(request).await.map_err(|_| Unconfirmed::Closed)?;
         answer.await.map_err(|_| Unconfirmed::Closed)?
     }
@@ -79,6 +90,7 @@ impl Publisher {
 /// What is known to be wrong, boiled down to one sentence for readiness.
 struct Health {
     fault: watch::Sender<Option<String>>,
+    held: watch::Sender<Option<String>>,
     facts: std::sync::Mutex<Facts>,
 }
 
@@ -94,12 +106,13 @@ impl Health {
     fn update(&self, change: impl FnOnce(&mut Facts)) {
         let mut facts = self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut facts);
-        let fault = facts.down.clone().or(facts.blocked.clone()).or(facts.unroutable.clone());
-        self.fault.send_if_modified(|known| {
-            let changed = *known != fault;
-            *known = fault;
-            changed
-        });
+        let held = facts.down.clone().or(facts.blocked.clone());
+        set(&self.fault, held.clone().or(facts.unroutable.clone()));
+        set(&self.held, held);
+    }
+
+    fn is_unroutable(&self) -> bool {
+        self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).unroutable.is_some()
     }
 
     fn is_blocked(&self) -> bool {
@@ -109,6 +122,14 @@ impl Health {
     fn unblocked_at(&self) -> Option<Instant> {
         self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).unblocked_at
     }
+}
+
+fn set(watched: &watch::Sender<Option<String>>, value: Option<String>) {
+    watched.send_if_modified(|known| {
+        let changed = *known != value;
+        *known = value;
+        changed
+    });
 }
 
 struct Owner {
@@ -141,7 +162,7 @@ impl Owner {
             if began.elapsed() > Duration::from_secs(10) {
                 pauses = super::link::pauses();
             }
-            sleep(pauses.next().unwrap_or(STRAY_PAUSE)).await;
+            sleep(pauses.next().unwrap_or(Duration::from_secs(5))).await;
             connection = self.link.redial(&self.stop).await;
         }
     }
@@ -309,8 +330,8 @@ impl Line {
             self.stray(request, health);
             return Ok(true);
         }
-        if health.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).unroutable.is_some()
-            && self.strays.is_empty()
+        // Well again once a message that came back has arrived and no other is left.
+        if request.returns > 0 && self.strays.is_empty() && self.waiting.values().all(|(_, other)| other.returns == 0)
         {
             health.update(|facts| facts.unroutable = None);
         }
@@ -320,18 +341,23 @@ impl Line {
         Ok(false)
     }
 
-    fn stray(&mut self, request: Request, health: &Health) {
+    fn stray(&mut self, mut request: Request, health: &Health) {
         metrics::counter!("paperboy_returned_total").increment(1);
-        error!(
-            target_queue = ?request.target,
-            "RabbitMQ returned a message: its queue or binding is missing; the source stays unacknowledged"
-        );
-        let fault = format!("RabbitMQ returned a message for {:?}: a queue is missing", request.target);
+        let target = request.target;
+        // Once per trouble, not once per try.
+        if !health.is_unroutable() {
+            error!(
+                target_queue = ?target,
+                "RabbitMQ returned a message: its queue or binding is missing; the source stays unacknowledged"
+            );
+        }
+        let fault = format!("RabbitMQ returned a message for {target:?}: its queue is missing (`broker.declare = true` declares it)");
         health.update(|facts| facts.unroutable = Some(fault));
-        // At once where the topology can be mended; later tries are spaced by the tick of the first failure.
-        let due =
-            if self.strays.is_empty() { Instant::now() + STRAY_PAUSE / 10 } else { Instant::now() + STRAY_PAUSE };
-        self.strays.push_back((due, request));
+        let pause_ms = STRAY_PAUSES_MS[request.returns.min(STRAY_PAUSES_MS.len() - 1)];
+        request.returns += 1;
+        let due = Instant::now() + Duration::from_millis(pause_ms);
+        let place = self.strays.partition_point(|(earlier, _)| *earlier <= due);
+        self.strays.insert(place, (due, request));
     }
 
     fn check_age(&self, health: &Health) -> Result<(), String> {

@@ -3,7 +3,9 @@
 //! Arguments are immutable in RabbitMQ, so everything that could change with configuration is part of a
 //! name (the delay unit), and length limits are left to operators' policies.
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
 
@@ -208,6 +210,32 @@ impl Topology {
         // Closing politely is all that could fail here, and nothing depends on it.
         let _ = channel.close(200, "declared".into()).await;
         Ok(())
+    }
+
+    /// Deletes everything with the messages in it, for demos and tests; how many queues that were. What is
+    /// not there is no fault.
+    ///
+    /// # Errors
+    /// The first thing that could not be deleted.
+    pub async fn remove(&self, connection: &Connection) -> Result<usize, TopologyError> {
+        let channel = connection.create_channel().await.map_err(TopologyError::Connection)?;
+        let mut queues = 0;
+        // Those that dead-letter before their targets; a binding goes with its queue.
+        for item in self.items().iter().rev() {
+            let deleted = match item {
+                Item::Queue { name, .. } => {
+                    queues += 1;
+                    channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.map(|_| ())
+                }
+                Item::Exchange { name } => {
+                    channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await
+                }
+                Item::Binding { .. } => Ok(()),
+            };
+            deleted.map_err(|error| explain(item.name(), error))?;
+        }
+        let _ = channel.close(200, "removed".into()).await;
+        Ok(queues)
     }
 }
 

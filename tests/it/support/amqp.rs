@@ -1,7 +1,11 @@
 //! RabbitMQ seen from outside: publishing as a producer would, counting, breaking.
 
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -22,21 +26,41 @@ impl Amqp {
 
     /// Publishes an event as a producer does, and waits for the confirm.
     pub(crate) async fn publish(&self, key: &str, body: &[u8], properties: BasicProperties) {
-        let exchange = format!("{}.events", self.prefix);
-        let confirm = self
-            .channel
-            .basic_publish(
-                exchange.into(),
-                key.into(),
-                BasicPublishOptions { mandatory: true, ..Default::default() },
-                body,
-                properties.with_delivery_mode(2),
-            )
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        self.publish_as_is(key, body, properties.with_delivery_mode(2)).await;
+    }
+
+    /// Publishes with exactly these properties, persistent or not.
+    pub(crate) async fn publish_as_is(&self, key: &str, body: &[u8], properties: BasicProperties) {
+        self.publish_through(&format!("{}.events", self.prefix), key, body, properties).await;
+    }
+
+    /// Publishes past the exchange, as nobody should, to a queue of this app such as `retries`.
+    pub(crate) async fn publish_to_queue(&self, queue: &str, body: &[u8], properties: BasicProperties) {
+        self.publish_through("", &format!("{}.{queue}", self.prefix), body, properties).await;
+    }
+
+    async fn publish_through(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) {
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let publish = self.channel.basic_publish(exchange.into(), key.into(), options, body, properties);
+        let confirm = publish.await.unwrap().await.unwrap();
         assert!(confirm.is_ack(), "{confirm:?}");
+    }
+
+    /// Takes one message of a queue and gives it back, as a worker that crashes over it would, until it was
+    /// given back `times` times or the broker hands it out no more; how often it was.
+    pub(crate) async fn give_back(&self, queue: &str, times: usize) -> usize {
+        let channel = self.connection.create_channel().await.unwrap();
+        let name = format!("{}.{queue}", self.prefix);
+        let options = BasicConsumeOptions::default();
+        let mut consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await.unwrap();
+        for given_back in 0..times {
+            let next = tokio::time::timeout(Duration::from_secs(5), consumer.next()).await;
+            let Ok(Some(delivery)) = next else { return given_back };
+            let again = BasicNackOptions { requeue: true, ..Default::default() };
+            channel.basic_nack(delivery.unwrap().delivery_tag, again).await.unwrap();
+        }
+        channel.close(200, "gave back".into()).await.unwrap();
+        times
     }
 
     /// Publishes many events with confirms read at the end.

@@ -58,8 +58,15 @@ impl App {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_paperboy"));
-        command.args(arguments).env_clear().envs(&self.settings).current_dir(self.folder.path());
+        let mut command = self.command_of(env!("CARGO_BIN_EXE_paperboy"));
+        command.args(arguments);
+        command
+    }
+
+    /// Any program, in the app's folder with its settings.
+    pub(crate) fn command_of(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(&self.settings).current_dir(self.folder.path());
         for kept in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(kept) {
                 command.env(kept, value);
@@ -86,8 +93,16 @@ impl App {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs a command with this on its standard input.
+    /// Runs a command that must work with this on its standard input.
     pub(crate) async fn ok_with_input(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.run_with_input(arguments, input).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`paperboy {}` failed:\n{error}", arguments.join(" "));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that may fail with this on its standard input.
+    pub(crate) async fn run_with_input(&self, arguments: &[&str], input: &str) -> Output {
         let mut child = self
             .command(arguments)
             .stdin(Stdio::piped())
@@ -96,12 +111,10 @@ impl App {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(input.as_bytes()).await.unwrap();
+        // A command that has already found its fault reads no further.
+        let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
-        let output = child.wait_with_output().await.unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "`paperboy {}` failed:\n{error}", arguments.join(" "));
-        String::from_utf8(output.stdout).unwrap()
+        child.wait_with_output().await.unwrap()
     }
 
     /// Lines of a command's `--json` output.

@@ -40,13 +40,13 @@ impl Hit {
         self.header("webhook-id")
     }
 
-    /// Checks a Standard Webhooks signature over the bytes that arrived.
+    /// Checks a Standard Webhooks signature over the bytes that arrived, at most five minutes old.
     pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
         let key = BASE64.decode(secret.trim_start_matches("whsec_").as_bytes()).unwrap();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
         let mut signed = format!("{}.{}.", self.id(), self.header("webhook-timestamp")).into_bytes();
         signed.extend_from_slice(&self.body);
-        let fresh = self.header("webhook-timestamp").parse::<u64>().is_ok_and(|at| at.abs_diff(self.unix_s) <= 5);
+        let fresh = self.header("webhook-timestamp").parse::<u64>().is_ok_and(|at| at.abs_diff(self.unix_s) <= 300);
         let signatures = self.header("webhook-signature").split(' ');
         fresh
             && signatures.filter_map(|signature| signature.strip_prefix("v1,")).any(|signature| {
@@ -133,7 +133,7 @@ impl Receiver {
 
     /// Waits until at least `count` requests were answered.
     pub(crate) async fn wait_for(&self, count: usize, limit_s: u64) -> Vec<Hit> {
-        let what = format!("{count} requests at the receiver (has {})", self.count());
+        let what = format!("{count} requests at the receiver");
         eventually(&what, limit_s, || async { self.count() >= count }).await;
         self.hits()
     }

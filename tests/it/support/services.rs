@@ -13,6 +13,13 @@ pub(crate) fn shared(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `./test`, which starts the services"))
 }
 
+/// `rabbitmqctl` for the broker `./test` started.
+pub(crate) async fn control_shared_broker(arguments: &[&str]) {
+    let program = Path::new(&shared("PAPERBOY_TEST_LOCAL_DIR")).join("rabbitmqctl");
+    let output = Command::new(program).args(arguments).output().await.unwrap();
+    assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A folder that goes with its owner.
 pub(crate) struct Folder(PathBuf);
 
@@ -29,7 +36,12 @@ impl Folder {
 }
 
 impl Drop for Folder {
+    /// A failed test leaves its folder, with the logs of its processes, to be looked at.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("logs are left in {}", self.0.display());
+            return;
+        }
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
