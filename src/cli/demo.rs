@@ -58,6 +58,7 @@ impl Demo {
                 if let Some(stage) = &mut stage {
                     stage.kill();
                 }
+                drop(stage);
                 eprintln!("stopped at once: `{}.*` stays on the broker", config.broker.prefix);
                 std::process::exit(130);
             }
@@ -154,7 +155,10 @@ async fn clean_up(config: &Config, reached: &Reached, stage: Option<&mut Stage>)
             Ok(Ok(queues)) => {
                 print::say(&format!("deleted the exchange and {queues} queues of the demo from RabbitMQ"));
             }
-            Ok(Err(failure)) => failed = Some(failure),
+            Ok(Err(failure)) => {
+                eprintln!("`{}.*` stays on the broker", config.broker.prefix);
+                failed = Some(failure);
+            }
             Err(_) => failed = Some(left_behind(config, "queues on RabbitMQ", "no answer")),
         }
     }

@@ -34,9 +34,16 @@ async fn one_error(app: &App, arguments: &[&str], code: i32) -> (String, String)
     (error["error: ".len()..].to_owned(), hint["hint: ".len()..].to_owned())
 }
 
-/// An app whose key is made, so that a start has nothing to tell about it.
+/// An app with nothing to warn about at a start.
+fn quiet() -> App {
+    let mut app = App::new();
+    app.set("EGRESS__ALLOW", "");
+    app
+}
+
+/// As [`quiet`], with a store and its key, so that a start has nothing to make.
 async fn migrated() -> App {
-    let app = App::new();
+    let app = quiet();
     app.migrate().await;
     app
 }
@@ -159,7 +166,7 @@ async fn a_mismatched_queue_ends_a_start_naming_queue_and_argument() {
     let (error, hint) = one_error(&app, &["serve"], WORLD).await;
     let name = format!("`{}.dead.events`", app.prefix);
     assert!(error.starts_with(&format!("{name} exists on the broker with other arguments: ")), "{error}");
-    assert!(error.contains("x-message-ttl"), "{error}");
+    assert!(error.contains("inequivalent arg 'x-"), "{error}");
     assert!(hint.contains(&name) && hint.contains("`broker.prefix`"), "{hint}");
 }
 
@@ -175,7 +182,7 @@ async fn with_declare_off_what_is_missing_ends_a_start() {
 
 #[tokio::test]
 async fn commands_without_a_store_say_how_to_make_one() {
-    let app = App::new();
+    let app = quiet();
     let url = app.setting("STORE__URL");
     let sentence = format!("error: no store at `{url}`: start `paperboy serve` or run `paperboy store migrate`");
     for command in [
@@ -541,11 +548,6 @@ async fn no_secret_is_ever_shown() {
     let letters = app.wait_for_dead(6, 30).await;
     receiver.wait_for(4, 10).await;
     let mut outputs = vec![("metrics".to_owned(), serve.get("/metrics").await.unwrap().1)];
-    // The document's own URL may be shown to who may read it, its query with it; the log may not hold it.
-    outputs.push(("log".to_owned(), serve.log()));
-    for what in [&query, &payload] {
-        assert!(!serve.log().contains(what.as_str()), "{what} in the log");
-    }
     for letter in &letters {
         let id = letter["id"].as_str().unwrap();
         outputs.push((format!("dead show {id}"), app.ok(&["dead", "show", id]).await));
@@ -570,24 +572,31 @@ async fn no_secret_is_ever_shown() {
         let both = [output.stdout, output.stderr].concat();
         outputs.push((arguments.join(" "), String::from_utf8_lossy(&both).into_owned()));
     }
-    outputs.push(("redis".to_owned(), redis_dump(&app.prefix).await));
-    serve.stop().await;
+    serve.signal("-TERM").await;
+    eventually("the stop", 10, async || serve.log().contains("stopped")).await;
+    // URLs and events may be shown to whoever may ask for them, but stand in no log.
+    let log = serve.log();
+    outputs.push(("the log".to_owned(), log.clone()));
+    outputs.push(("Redis".to_owned(), redis_dump(&app.prefix).await));
     control_shared_broker(&["delete_user", &user]).await;
 
     for secret in [&password, &header, &token, &basic, &signing, &hmac] {
-        // As a text, and as a debug print of bytes.
-        let bytes: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
-        for (place, shown) in &outputs {
-            assert!(!shown.contains(secret.as_str()), "{secret} in {place}:\n{}", around(shown, secret));
-            assert!(!shown.contains(&bytes.join(", ")), "the bytes of {secret} in {place}");
-        }
+        outputs.iter().for_each(|(place, shown)| assert_hidden(secret, place, shown));
+    }
+    for what in [&query, &payload] {
+        assert_hidden(what, "the log", &log);
     }
     let dump = &outputs.last().unwrap().1;
     assert!(dump.contains(":tenant:acme") && !dump.contains(&query), "records are there, and sealed: {dump}");
 }
 
-fn around<'a>(text: &'a str, what: &str) -> &'a str {
-    text.lines().find(|line| line.contains(what)).unwrap_or("")
+/// Neither as a text nor as a debug print of bytes.
+fn assert_hidden(secret: &str, place: &str, shown: &str) {
+    let bytes = secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+    for form in [secret, &bytes] {
+        let line = shown.lines().find(|line| line.contains(form));
+        assert!(line.is_none(), "{secret} in {place}: {line:?}");
+    }
 }
 
 /// Every key of this prefix with all it holds.

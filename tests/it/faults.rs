@@ -12,6 +12,7 @@ use crate::support::{App, Ledger, Receiver, Reply, Serve, eventually};
 
 const EVENTS: usize = 5_000;
 const TENANTS: usize = 10;
+const EVENT: &[u8] = br#"{"id": "evt_1", "type": "a.b", "tenant": "acme"}"#;
 
 /// Ten tenants with one subscription each; every seventh attempt of a first delivery fails, so that retries run too.
 async fn tenants(app: &App) -> (Receiver, Ledger) {
@@ -213,8 +214,8 @@ async fn a_deleted_queue_is_declared_again_and_consumed() {
     let worker = app.serve("worker").await;
     let amqp = app.amqp().await;
     amqp.delete_queue("events").await;
-    eventually("the queue is back", 20, || async { amqp.ready("events").await.is_some() }).await;
-    amqp.publish("a.b", &event("evt_1", "acme", "a.b"), BasicProperties::default()).await;
+    let accepted = || amqp.try_publish("a.b", EVENT, BasicProperties::default());
+    eventually("the queue is back and bound", 20, accepted).await;
     receiver.wait_for(1, 20).await;
     worker.stop().await;
 }

@@ -172,16 +172,17 @@ impl Topology {
             arguments.push(("x-delivery-limit", Argument::Number(WORK_DELIVERY_LIMIT)));
             items.push(Item::Queue { name: self.queue(queue), arguments });
         }
-        for level in 0..delay::LEVELS {
-            let mut arguments = self.dead_lettering(self.queue(Queue::Retries));
-            arguments.push(("x-message-ttl", Argument::Number(i64::from(self.unit_ms) << level)));
-            items.push(Item::Queue { name: self.level(level), arguments });
-        }
+        // Right after its queue: in between, events come back to their producers.
         items.push(Item::Binding {
             queue: self.queue(Queue::Events),
             exchange: self.exchange(),
             key: "#",
         });
+        for level in 0..delay::LEVELS {
+            let mut arguments = self.dead_lettering(self.queue(Queue::Retries));
+            arguments.push(("x-message-ttl", Argument::Number(i64::from(self.unit_ms) << level)));
+            items.push(Item::Queue { name: self.level(level), arguments });
+        }
         items
     }
 

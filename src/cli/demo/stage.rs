@@ -242,12 +242,16 @@ impl Stage {
         let begun = Instant::now();
         let mut troubles = Vec::new();
         let mut asked = Vec::new();
+        let mut waited_for = Vec::new();
         for running in &mut self.running {
             match running.child.try_wait() {
                 Ok(Some(status)) => {
                     troubles.push(format!("process `{}` had ended already: {status}", running.name))
                 }
-                _ => asked.push(running.pid.to_string()),
+                _ => {
+                    asked.push(running.pid.to_string());
+                    waited_for.push(running);
+                }
             }
         }
         if !asked.is_empty() {
@@ -263,7 +267,7 @@ impl Stage {
             }
         }
         let mut ended_well = 0;
-        for running in &mut self.running {
+        for running in waited_for {
             let left = STOP_WITHIN.saturating_sub(begun.elapsed());
             match timeout(left, running.child.wait()).await {
                 Ok(Ok(status)) if status.success() => ended_well += 1,

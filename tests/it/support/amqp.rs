@@ -24,8 +24,13 @@ impl Amqp {
         Amqp { connection, channel, prefix: prefix.to_owned() }
     }
 
-    /// Publishes an event as a producer does, and waits for the confirm.
+    /// Publishes an event as a producer does; it must be confirmed, and routed to a queue.
     pub(crate) async fn publish(&self, key: &str, body: &[u8], properties: BasicProperties) {
+        assert!(self.try_publish(key, body, properties).await, "the event came back: nothing is bound");
+    }
+
+    /// Publishes an event and waits for the confirm; false when it came back as unroutable.
+    pub(crate) async fn try_publish(&self, key: &str, body: &[u8], properties: BasicProperties) -> bool {
         self.publish_as_is(key, body, properties.with_delivery_mode(2)).await;
     }
 
