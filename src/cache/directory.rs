@@ -92,18 +92,18 @@ impl CachedDirectory {
         let mut belongs = self.redis.is_none();
         loop {
             let mut fault = None;
-            if let Some(redis) = &self.redis {
-                if reconcile || !belongs {
-                    match self.compare_stores(redis).await {
-                        Ok(None) => belongs = true,
-                        Ok(Some(difference)) => {
-                            belongs = false;
-                            fault = Some(difference);
-                        }
-                        // Never reached: not ready. Reached before: the store answers for it.
-                        Err(problem) if !belongs => fault = Some(problem),
-                        Err(_) => {}
+            if let Some(redis) = &self.redis
+                && (reconcile || !belongs)
+            {
+                match self.compare_stores(redis).await {
+                    Ok(None) => belongs = true,
+                    Ok(Some(difference)) => {
+                        belongs = false;
+                        fault = Some(difference);
                     }
+                    // Never reached: not ready. Reached before: the store answers for it.
+                    Err(problem) if !belongs => fault = Some(problem),
+                    Err(_) => {}
                 }
             }
             match self.poll(seen, reconcile).await {

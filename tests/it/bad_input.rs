@@ -76,7 +76,11 @@ async fn unreadable_events_become_dead_letters_and_block_nothing() {
         ("two events", b"{}{}".into(), "not JSON: trailing characters"),
         ("not UTF-8", b"{\"tenant\": \"\xff\"}".into(), "not UTF-8 from byte 12 on"),
         ("not UTF-8 in data", b"{\"data\": \"\xc3\x28\"}".into(), "not UTF-8 from byte 10 on"),
-        ("lone surrogate", br#"{"id": "evt_1", "type": "a.b", "tenant": "\ud800"}"#.into(), "not JSON: unexpected"),
+        (
+            "lone surrogate",
+            br#"{"id": "evt_1", "type": "a.b", "tenant": "\ud800"}"#.into(),
+            "not JSON: unexpected",
+        ),
         ("no tenant", br#"{"id": "evt_1", "type": "a.b"}"#.into(), "no `tenant`"),
         ("no tenant but null", br#"{"id": "evt_1", "type": "a.b", "tenant": null}"#.into(), "no `tenant`"),
         ("two tenants", envelope(r#""tenant": "evil""#).into(), "duplicate field `tenant`"),
@@ -96,7 +100,8 @@ async fn unreadable_events_become_dead_letters_and_block_nothing() {
     ];
     let site = Site::open(|_| Reply::status(200)).await;
     for (name, body, _) in &cases {
-        let properties = headers([("x-case", text(name))]).with_message_id((*name).into()).with_type("a.b".into());
+        let properties =
+            headers([("x-case", text(name))]).with_message_id((*name).into()).with_type("a.b".into());
         site.amqp.publish("a.b", body, properties).await;
     }
     site.still_delivers().await;
@@ -104,7 +109,9 @@ async fn unreadable_events_become_dead_letters_and_block_nothing() {
     let letters = site.app.wait_for_dead(cases.len(), 20).await;
     assert_eq!(letters.len(), cases.len());
     for (name, body, says) in &cases {
-        let mine = |letter: &Value, json: &Value| letter["body_bytes"] == body.len() && json["headers"]["message_id"] == *name;
+        let mine = |letter: &Value, json: &Value| {
+            letter["body_bytes"] == body.len() && json["headers"]["message_id"] == *name
+        };
         let mut found = None;
         for letter in &letters {
             let json = site.app.json(&["dead", "show", letter["id"].as_str().unwrap()]).await.remove(0);
@@ -157,7 +164,10 @@ async fn an_event_that_was_too_large_is_delivered_by_a_replay_under_a_higher_lim
     let hit = site.receiver.wait_for(1, 10).await.remove(0);
     let sent: Value = serde_json::from_slice(&hit.body).unwrap();
     assert_eq!((&sent["id"], &sent["type"]), (&json!("evt_large"), &json!("document.processed")));
-    assert!(sent["time"].as_str().unwrap() < before_the_replay.as_str(), "the time is of the first arrival: {sent}");
+    assert!(
+        sent["time"].as_str().unwrap() < before_the_replay.as_str(),
+        "the time is of the first arrival: {sent}"
+    );
     assert!(String::from_utf8_lossy(&hit.body).ends_with(&format!(r#""data":{data}}}"#)));
     serve.stop().await;
 }
@@ -224,7 +234,11 @@ async fn forged_headers_have_no_effect() {
     assert_eq!(attempts, ["1", "2", "3"]);
     assert!(hits.iter().all(|hit| !hit.headers.contains_key("paperboy-replay")));
     assert!(!String::from_utf8_lossy(&hits[0].body).contains("2001-01-01"));
-    assert_eq!(site.serve.metric("paperboy_settled_total", r#"verdict="moved""#).await, 0.0, "no forged wait");
+    assert_eq!(
+        site.serve.metric("paperboy_settled_total", r#"verdict="moved""#).await,
+        0.0,
+        "no forged wait"
+    );
     assert_eq!(others.count(), 0, "nothing of `acme` goes to another tenant");
     assert!(site.app.json(&["dead", "list"]).await.is_empty());
     site.serve.stop().await;
@@ -237,7 +251,8 @@ async fn what_the_envelope_leaves_out_is_taken_from_the_message_once() {
     let stamped = named.clone().with_timestamp(1_800_000_000);
     let unnamed = BasicProperties::default().with_message_id("msg_2".into());
     let bare = br#"{"tenant": "acme"}"#;
-    let full = br#"{"id": "evt_3", "type": "own.type", "tenant": "acme", "time": "2026-11-22T09:00:07.120Z"}"#;
+    let full =
+        br#"{"id": "evt_3", "type": "own.type", "tenant": "acme", "time": "2026-11-22T09:00:07.120Z"}"#;
     site.amqp.publish("routing.key", bare, stamped.clone()).await;
     site.amqp.publish("routing.key", bare, unnamed).await;
     site.amqp.publish("routing.key", full, stamped).await;
@@ -269,7 +284,9 @@ async fn properties_that_are_not_ours_are_accepted_and_not_carried_on() {
         BasicProperties::default().with_reply_to("amq.rabbitmq.reply-to.g1h2AA==".into()),
         BasicProperties::default().with_reply_to(format!("{}.events", site.app.prefix).into()),
         BasicProperties::default().with_correlation_id("c".into()).with_app_id("app".into()),
-        BasicProperties::default().with_content_type("text/plain".into()).with_content_encoding("gzip".into()),
+        BasicProperties::default()
+            .with_content_type("text/plain".into())
+            .with_content_encoding("gzip".into()),
         BasicProperties::default().with_user_id("guest".into()),
         headers([("CC", AMQPValue::FieldArray(FieldArray::from(vec![text("nowhere")])))]),
     ];

@@ -110,7 +110,10 @@ async fn a_worker_with_a_local_store_and_a_broker_elsewhere_is_a_fault() {
     let mut app = App::new();
     app.set("BROKER__URL", "amqp://guest:guest@broker.example");
     let (error, hint) = one_error(&app, &["serve", "--role", "worker"], CONFIG).await;
-    assert!(error.contains("a worker cannot use `store.url`") && hint.contains("store.single_host"), "{error}");
+    assert!(
+        error.contains("a worker cannot use `store.url`") && hint.contains("store.single_host"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -124,7 +127,10 @@ async fn a_refused_login_ends_a_start_at_once() {
         app.set("BROKER__URL", &url);
         let started = Instant::now();
         let (error, hint) = one_error(&app, &["serve"], WORLD).await;
-        assert!(error.starts_with(&format!("RabbitMQ at `{place}` refused the login of `guest`: ")), "{error}");
+        assert!(
+            error.starts_with(&format!("RabbitMQ at `{place}` refused the login of `guest`: ")),
+            "{error}"
+        );
         assert!(error.contains(says) && hint.contains("PAPERBOY__BROKER__URL"), "{error}\n{hint}");
         assert!(!error.contains("canary"));
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
@@ -184,7 +190,8 @@ async fn with_declare_off_what_is_missing_ends_a_start() {
 async fn commands_without_a_store_say_how_to_make_one() {
     let app = quiet();
     let url = app.setting("STORE__URL");
-    let sentence = format!("error: no store at `{url}`: start `paperboy serve` or run `paperboy store migrate`");
+    let sentence =
+        format!("error: no store at `{url}`: start `paperboy serve` or run `paperboy store migrate`");
     for command in [
         ["subscription", "list"].as_slice(),
         &["subscription", "add", "--tenant", "acme", "--url", "https://h.example", "--events", "#"],
@@ -208,7 +215,10 @@ async fn store_status_tells_without_making_anything() {
     app.migrate().await;
     app.ok(&["subscription", "add", "--tenant", "acme", "--url", "https://h.example", "--events", "#"]).await;
     let after = app.json(&["store", "status"]).await.remove(0);
-    assert_eq!((&after["exists"], &after["pending"], &after["subscriptions"]), (&json!(true), &json!(0), &json!(1)));
+    assert_eq!(
+        (&after["exists"], &after["pending"], &after["subscriptions"]),
+        (&json!(true), &json!(0), &json!(1))
+    );
     assert!(after["store_id"].is_string() && after["key_check"].is_string(), "{after}");
 }
 
@@ -264,7 +274,9 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
 #[tokio::test]
 async fn every_command_has_help_and_says_so_on_standard_output() {
     let app = App::new();
-    for command in [["help"].as_slice(), &["--help"], &["-h"], &["help", "subscription"], &["dead", "help", "replay"]] {
+    for command in
+        [["help"].as_slice(), &["--help"], &["-h"], &["help", "subscription"], &["dead", "help", "replay"]]
+    {
         assert!(app.ok(command).await.contains("Usage: paperboy"), "{command:?}");
     }
     let version = app.ok(&["--version"]).await;
@@ -302,7 +314,10 @@ async fn every_fault_of_new_subscriptions_is_listed_at_once() {
     assert!(app.json(&["subscription", "list"]).await.is_empty(), "all or none");
 
     let lines = failure(&app, &["subscription", "add"], USAGE).await;
-    assert_eq!(lines[..3], ["--tenant", "--url", "--events"].map(|flag| format!("error: `{flag}` is missing")));
+    assert_eq!(
+        lines[..3],
+        ["--tenant", "--url", "--events"].map(|flag| format!("error: `{flag}` is missing"))
+    );
 }
 
 #[tokio::test]
@@ -317,7 +332,9 @@ async fn the_stand_in_for_a_secret_is_refused_as_a_secret() {
     let file = app.path("subscription.json");
     std::fs::write(&file, document.to_string()).unwrap();
     let lines = failure(&app, &["subscription", "add", "--file", file.to_str().unwrap()], USAGE).await;
-    for (place, field) in ["request.headers.X-Key", "auth.token", "signatures[0].secrets[0]"].iter().enumerate() {
+    for (place, field) in
+        ["request.headers.X-Key", "auth.token", "signatures[0].secrets[0]"].iter().enumerate()
+    {
         assert!(lines[2 * place].starts_with(&format!("error: `{field}`: is `***`")), "{lines:#?}");
         assert_eq!(lines[2 * place + 1], "hint: write the secret itself");
     }
@@ -337,7 +354,10 @@ async fn a_subscription_is_shown_switched_and_removed_only_on_purpose() {
     assert!(app.json(&["subscription", "list", "--tenant", "other"]).await.is_empty());
 
     let (error, hint) = one_error(&app, &["subscription", "remove", &id], USAGE).await;
-    assert!(error.contains("nobody to ask") && hint.contains("--yes") && hint.contains("--dry-run"), "{error}\n{hint}");
+    assert!(
+        error.contains("nobody to ask") && hint.contains("--yes") && hint.contains("--dry-run"),
+        "{error}\n{hint}"
+    );
     let told = app.run(&["subscription", "remove", &id, "--dry-run"]).await;
     assert!(told.status.success() && String::from_utf8_lossy(&told.stderr).contains("would remove"));
     assert_eq!(enabled().await, json!(true), "still there");
@@ -541,10 +561,12 @@ async fn no_secret_is_ever_shown() {
         .await;
     let serve = app.serve("all").await;
     let amqp = app.amqp().await;
-    let body = json!({ "id": "evt_1", "type": "a.b", "tenant": "acme", "data": { "text": payload } }).to_string();
+    let body =
+        json!({ "id": "evt_1", "type": "a.b", "tenant": "acme", "data": { "text": payload } }).to_string();
     amqp.publish("a.b", body.as_bytes(), BasicProperties::default()).await;
     // Unreadable, and with the canary in it.
-    amqp.publish("a.b", format!(r#"{{"tenant": "acme", "{payload}""#).as_bytes(), BasicProperties::default()).await;
+    amqp.publish("a.b", format!(r#"{{"tenant": "acme", "{payload}""#).as_bytes(), BasicProperties::default())
+        .await;
     let letters = app.wait_for_dead(6, 30).await;
     receiver.wait_for(4, 10).await;
     let mut outputs = vec![("metrics".to_owned(), serve.get("/metrics").await.unwrap().1)];

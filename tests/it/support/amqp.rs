@@ -31,24 +31,28 @@ impl Amqp {
 
     /// Publishes an event and waits for the confirm; false when it came back as unroutable.
     pub(crate) async fn try_publish(&self, key: &str, body: &[u8], properties: BasicProperties) -> bool {
-        self.publish_as_is(key, body, properties.with_delivery_mode(2)).await;
+        let exchange = format!("{}.events", self.prefix);
+        self.publish_through(&exchange, key, body, properties.with_delivery_mode(2)).await
     }
 
     /// Publishes with exactly these properties, persistent or not.
     pub(crate) async fn publish_as_is(&self, key: &str, body: &[u8], properties: BasicProperties) {
-        self.publish_through(&format!("{}.events", self.prefix), key, body, properties).await;
+        let exchange = format!("{}.events", self.prefix);
+        assert!(self.publish_through(&exchange, key, body, properties).await, "the event came back");
     }
 
     /// Publishes past the exchange, as nobody should, to a queue of this app such as `retries`.
     pub(crate) async fn publish_to_queue(&self, queue: &str, body: &[u8], properties: BasicProperties) {
-        self.publish_through("", &format!("{}.{queue}", self.prefix), body, properties).await;
+        let queue = format!("{}.{queue}", self.prefix);
+        assert!(self.publish_through("", &queue, body, properties).await, "there is no queue `{queue}`");
     }
 
-    async fn publish_through(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) {
+    async fn publish_through(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) -> bool {
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let publish = self.channel.basic_publish(exchange.into(), key.into(), options, body, properties);
         let confirm = publish.await.unwrap().await.unwrap();
         assert!(confirm.is_ack(), "{confirm:?}");
+        confirm.take_message().is_none()
     }
 
     /// Takes one message of a queue and gives it back, as a worker that crashes over it would, until it was
