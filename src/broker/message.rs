@@ -33,7 +33,8 @@ pub struct Tags {
     pub reason: Option<String>,
     /// The original headers of an unreadable message, one JSON string of at most 8 KiB.
     pub original: Option<String>,
-    /// Raised by each replay: a dead letter of cycle 1 is not the one of cycle 0.
+    /// Which life of the delivery this is: 0 the first, then a number of its own for each replay, so that a
+    /// letter which dies again is not taken for the one before.
     pub cycle: u32,
     /// How often it was replayed by a person.
     pub replay: u32,

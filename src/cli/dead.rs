@@ -366,7 +366,8 @@ impl Replay {
         let mut replayed = 0;
         for row in &rows {
             let Some(letter) = store.dead_show(row.id).await? else { continue };
-            let sent = replay::replay(&broker, &letter, target.as_ref().map(|(id, _)| id.as_str())).await;
+            let cycle = store.next_cycle().await?;
+            let sent = replay::replay(&broker, &letter, cycle, target.as_ref().map(|(id, _)| id.as_str())).await;
             if let Err(error) = sent {
                 broker.close().await;
                 return Err(Failure::world(format!("replay stopped at `dl_{}`: {error}", row.id))

@@ -164,6 +164,8 @@ impl Process {
             let (open, always) = watch::channel(true);
             let intake = self.broker.take(queues, always, stop.clone())?;
             probes.push(Probe { name: "drain", fault: intake.fault.clone() });
+            let age = Duration::from_secs(u64::from(self.config.dead.retention_days) * 86_400);
+            tasks.spawn(drain::forget_old(self.store.clone(), age, stop.clone()));
             let (store, until) = (self.store.clone(), stop.clone());
             draining = Some(tokio::spawn(async move {
                 let _open = open;

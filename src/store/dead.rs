@@ -257,7 +257,7 @@ impl fmt::Debug for DeadLetterFull {
     }
 }
 
-/// What the drain needs of a store.
+/// What keeping dead letters needs of a store.
 pub trait DeadLetterStore: Send + Sync + 'static {
     /// See [`Store::keep_dead`].
     fn keep_dead(&self, letters: &[DeadLetter]) -> impl Future<Output = Result<usize, KeepError>> + Send;
@@ -268,6 +268,13 @@ pub trait DeadLetterStore: Send + Sync + 'static {
         letter: &DeadLetter,
         why: &str,
     ) -> impl Future<Output = Result<bool, KeepError>> + Send;
+
+    /// See [`Store::forget_dead`].
+    fn forget_dead(
+        &self,
+        before_ms: i64,
+        limit: u32,
+    ) -> impl Future<Output = anyhow::Result<u64>> + Send;
 }
 
 impl DeadLetterStore for Store {
@@ -277,6 +284,10 @@ impl DeadLetterStore for Store {
 
     async fn keep_undrainable(&self, letter: &DeadLetter, why: &str) -> Result<bool, KeepError> {
         Store::keep_undrainable(self, letter, why).await
+    }
+
+    async fn forget_dead(&self, before_ms: i64, limit: u32) -> anyhow::Result<u64> {
+        Store::forget_dead(self, before_ms, limit).await
     }
 }
 
@@ -370,6 +381,38 @@ impl Store {
         }
         write.commit().await.context(failed)?;
         Ok(changed)
+    }
+
+    /// A number for the next replay, never given out before: a letter that dies again after its replay must
+    /// not be taken for one that is kept already.
+    pub async fn next_cycle(&self) -> anyhow::Result<u32> {
+        let failed = "could not number a replay in the store";
+        let mut write = self.begin_write().await.context(failed)?;
+        let cycle: i64 =
+            sqlx::query_scalar("UPDATE counters SET value = value + 1 WHERE name = 'cycles' RETURNING value")
+                .fetch_one(&mut *write)
+                .await
+                .context(failed)?;
+        write.commit().await.context(failed)?;
+        u32::try_from(cycle).context(failed)
+    }
+
+    /// Forgets letters that died before `before_ms`, whatever was decided about them, at most `limit` at a
+    /// time so that no transaction is long; returns how many.
+    pub async fn forget_dead(&self, before_ms: i64, limit: u32) -> anyhow::Result<u64> {
+        let failed = "could not forget old dead letters in the store";
+        let mut write = self.begin_write().await.context(failed)?;
+        let gone = sqlx::query(
+            "DELETE FROM dead_letters WHERE id IN
+             (SELECT id FROM dead_letters WHERE dead_at_ms < $1 ORDER BY dead_at_ms LIMIT $2)",
+        )
+        .bind(before_ms)
+        .bind(i64::from(limit))
+        .execute(&mut *write)
+        .await
+        .context(failed)?;
+        write.commit().await.context(failed)?;
+        Ok(gone.rows_affected())
     }
 
     fn seal_letter<'a>(&self, letter: &'a DeadLetter) -> Result<SealedLetter<'a>, KeepError> {

@@ -511,6 +511,26 @@ async fn lists_letters_by_every_filter_newest_first() {
 }
 
 #[tokio::test]
+async fn no_two_replays_get_the_same_number() {
+    let (home, store) = new_store().await;
+    let other = home.open().await;
+    let numbers = [store.next_cycle().await.unwrap(), other.next_cycle().await.unwrap(), store.next_cycle().await.unwrap()];
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn forgets_letters_by_age_a_batch_at_a_time() {
+    let (_home, store) = new_store().await;
+    let letters: Vec<_> =
+        (0..5).map(|n| DeadLetter { dead_at_ms: n * 1000, ..letter(&format!("evt_{n}")) }).collect();
+    store.keep_dead(&letters).await.unwrap();
+    assert_eq!(store.forget_dead(3000, 2).await.unwrap(), 2);
+    assert_eq!(store.forget_dead(3000, 2).await.unwrap(), 1);
+    assert_eq!(store.forget_dead(3000, 2).await.unwrap(), 0);
+    assert_eq!(list(&store, DeadFilter::default()).await, ["evt_4", "evt_3"]);
+}
+
+#[tokio::test]
 async fn notes_what_was_decided_and_a_replayed_letter_is_never_discarded() {
     let (_home, store) = new_store().await;
     store.keep_dead(&[letter("evt_1"), letter("evt_2"), letter("evt_3")]).await.unwrap();

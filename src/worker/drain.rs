@@ -32,6 +32,38 @@ pub async fn run(store: impl DeadLetterStore, mut taken: mpsc::Receiver<Taken>, 
     }
 }
 
+/// How often old letters are looked for.
+const RETENTION_PAUSE: Duration = Duration::from_secs(3600);
+/// Letters forgotten in one transaction.
+const FORGOTTEN_AT_ONCE: u32 = 1000;
+
+/// Forgets letters older than `age`, now and every hour until `stop`.
+pub async fn forget_old(store: impl DeadLetterStore, age: Duration, stop: CancellationToken) {
+    let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    loop {
+        let before_ms = clock::now_ms().saturating_sub(age_ms);
+        let mut forgotten = 0;
+        loop {
+            match store.forget_dead(before_ms, FORGOTTEN_AT_ONCE).await {
+                Ok(0) => break,
+                Ok(some) => forgotten += some,
+                Err(error) => {
+                    warn!("old dead letters stay: {error:#}");
+                    break;
+                }
+            }
+        }
+        if forgotten > 0 {
+            metrics::counter!("paperboy_dead_letters_forgotten_total").increment(forgotten);
+            info!(forgotten, "forgot {forgotten} dead letters older than {} days", age.as_secs() / 86_400);
+        }
+        tokio::select! {
+            () = sleep(RETENTION_PAUSE) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
 fn read(taken: Taken) -> (DeadLetter, Receipt) {
     (letter(taken.queue, &taken.message, clock::now_ms()), taken.receipt)
 }

@@ -19,7 +19,8 @@ struct Headers {
 }
 
 /// Publishes one letter to the retries with a fresh count of attempts, to its own subscription or another one
-/// of the same tenant. It may be marked as replayed once this returned well.
+/// of the same tenant. `cycle` is a number no replay had before. The letter may be marked as replayed once
+/// this returned well.
 ///
 /// The event keeps its id, so receivers can tell; `paperboy-replay` counts up.
 ///
@@ -28,13 +29,15 @@ struct Headers {
 pub async fn replay(
     broker: &impl Broker,
     letter: &DeadLetterFull,
+    cycle: u32,
     subscription: Option<&str>,
 ) -> Result<(), Unconfirmed> {
-    let message = Outgoing { body: letter.body.clone(), tags: tags(letter, subscription, clock::now_ms()) };
+    let tags = tags(letter, cycle, subscription, clock::now_ms());
+    let message = Outgoing { body: letter.body.clone(), tags };
     broker.publish(Target::Retries, message).await
 }
 
-fn tags(letter: &DeadLetterFull, subscription: Option<&str>, now_ms: i64) -> Tags {
+fn tags(letter: &DeadLetterFull, cycle: u32, subscription: Option<&str>, now_ms: i64) -> Tags {
     // Headers that cannot be read cost the hints, not the replay: the body holds what matters.
     let headers: Headers = serde_json::from_slice(&letter.headers).unwrap_or_default();
     let row = &letter.row;
@@ -45,7 +48,7 @@ fn tags(letter: &DeadLetterFull, subscription: Option<&str>, now_ms: i64) -> Tag
         traceparent: headers.traceparent,
         subscription: subscription.map(str::to_owned).or_else(|| row.subscription.clone()),
         first_seen_ms: Some(now_ms),
-        cycle: row.cycle.saturating_add(1),
+        cycle,
         replay: headers.replay.saturating_add(1),
         ..Tags::default()
     }

@@ -205,17 +205,16 @@ fn is_under(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// Whether the code names this word or path, not a longer one.
+/// Whether the code names this path, however it begins, or this crate, not a module or a field of the name.
 fn names(code: &str, word: &str) -> bool {
     code.match_indices(word).any(|(place, _)| {
-        let before = code[..place].chars().next_back();
-        let after = code[place + word.len()..].chars().next();
-        // `self.redis` and `cache::redis` are ours; a field or a variable is not followed by `::`.
-        let is_path =
-            word.contains("::") || code[place + word.len()..].starts_with("::") || used(&code[..place]);
-        !before.is_some_and(|char| is_word(char) || char == ':' || char == '.')
-            && !after.is_some_and(is_word)
-            && is_path
+        let (before, after) = (&code[..place], &code[place + word.len()..]);
+        if before.ends_with(is_word) || after.starts_with(is_word) {
+            return false;
+        }
+        // `self.redis` and `cache::redis` are ours; a variable is not followed by `::`.
+        let is_crate = !before.ends_with([':', '.']) && (after.starts_with("::") || used(before));
+        word.contains("::") || is_crate
     })
 }
 
@@ -449,6 +448,9 @@ mod tests {
 
     #[test]
     fn a_crate_is_told_from_a_field_and_from_a_module_of_ours() {
+        assert!(
+            names("std::time::Instant::now()", "Instant::now") && !names("MyInstant::now()", "Instant::now")
+        );
         assert!(
             names("use redis::Client;", "redis")
                 && names("use redis;", "redis")

@@ -9,13 +9,14 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT;
 
--- `changes` rises by one with every change to a subscription, in the transaction of that change.
+-- `changes` rises by one with every change to a subscription, in the transaction of that change;
+-- `cycles` with every replay, so that no two replays are ever the same life of a delivery.
 CREATE TABLE counters (
     name  TEXT NOT NULL PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT;
 
-INSERT INTO counters (name, value) VALUES ('changes', 0);
+INSERT INTO counters (name, value) VALUES ('changes', 0), ('cycles', 0);
 
 -- The value of `changes` at a tenant's last change. A row stays when the last subscription goes,
 -- so that a version never falls.
@@ -73,5 +74,6 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_by_state ON dead_letters (state, id);
 CREATE INDEX dead_letters_by_tenant ON dead_letters (tenant, id);
 CREATE INDEX dead_letters_by_subscription ON dead_letters (subscription, id);
+CREATE INDEX dead_letters_by_time ON dead_letters (dead_at_ms);
 CREATE INDEX dead_letters_by_event ON dead_letters (event_id);
 CREATE INDEX dead_letters_by_document ON dead_letters (document_id) WHERE document_id IS NOT NULL;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
     QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
@@ -53,6 +53,14 @@ impl Amqp {
         let confirm = publish.await.unwrap().await.unwrap();
         assert!(confirm.is_ack(), "{confirm:?}");
         confirm.take_message().is_none()
+    }
+
+    /// Looks at a message of a queue of this app and puts it back.
+    pub(crate) async fn peek(&self, queue: &str) -> Option<BasicProperties> {
+        let name = format!("{}.{queue}", self.prefix);
+        let got = self.channel.basic_get(name.into(), BasicGetOptions::default()).await.unwrap()?;
+        got.nack(BasicNackOptions { requeue: true, ..Default::default() }).await.unwrap();
+        Some(got.delivery.properties)
     }
 
     /// Takes one message of a queue and gives it back, as a worker that crashes over it would, until it was
