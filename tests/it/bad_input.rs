@@ -1,5 +1,4 @@
 //! What strangers put into RabbitMQ, by mistake or on purpose: nothing of it is lost, blocks or misleads.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable};

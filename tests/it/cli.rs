@@ -201,7 +201,7 @@ async fn commands_without_a_store_say_how_to_make_one() {
         &["dead", "discard", "dl_1", "--yes"],
         &["serve", "--role", "worker"],
     ] {
-        assert_eq!(failure(&app, command, WORLD).await, [sentence.clone()], "{command:?}");
+        assert_eq!(failure(&app, command, WORLD).await, std::slice::from_ref(&sentence), "{command:?}");
     }
     assert!(!app.path("paperboy.db").exists() && !app.path("paperboy.key").exists(), "nothing was made");
 }

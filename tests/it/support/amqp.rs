@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -47,7 +47,13 @@ impl Amqp {
         assert!(self.publish_through("", &queue, body, properties).await, "there is no queue `{queue}`");
     }
 
-    async fn publish_through(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) -> bool {
+    async fn publish_through(
+        &self,
+        exchange: &str,
+        key: &str,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> bool {
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let publish = self.channel.basic_publish(exchange.into(), key.into(), options, body, properties);
         let confirm = publish.await.unwrap().await.unwrap();
@@ -56,6 +62,7 @@ impl Amqp {
     }
 
     /// Looks at a message of a queue of this app and puts it back.
+    #[expect(clippy::disallowed_methods, reason = "one look into a queue that nobody takes from")]
     pub(crate) async fn peek(&self, queue: &str) -> Option<BasicProperties> {
         let name = format!("{}.{queue}", self.prefix);
         let got = self.channel.basic_get(name.into(), BasicGetOptions::default()).await.unwrap()?;
@@ -69,7 +76,8 @@ impl Amqp {
         let channel = self.connection.create_channel().await.unwrap();
         let name = format!("{}.{queue}", self.prefix);
         let options = BasicConsumeOptions::default();
-        let mut consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await.unwrap();
+        let mut consumer =
+            channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await.unwrap();
         for given_back in 0..times {
             let next = tokio::time::timeout(Duration::from_secs(5), consumer.next()).await;
             let Ok(Some(delivery)) = next else { return given_back };
