@@ -1,4 +1,4 @@
-//! The neutral event a producer publishes (CONTRACT §1), read without copying.
+//! The neutral event a producer publishes (README.md, *Events*), read without copying.
 //!
 //! Reading takes one check of the bytes, one linear scan for depth and one pass of the parser. `data` is never
 //! looked into: it stays the producer's slice from the queue to the socket, so numbers too long for any type,
@@ -123,7 +123,7 @@ impl<'a> Event<'a> {
         self.scope.iter().find(|(name, _)| name == key).map(|(_, value)| &**value)
     }
 
-    /// Writes the default body of a delivery (CONTRACT §3): what was resolved, then `data` byte for byte.
+    /// Writes the default body of a delivery: what was resolved, then `data` byte for byte.
     pub fn envelope(&self) -> Vec<u8> {
         let data = self.data.map_or("", RawValue::get);
         let mut out = Vec::with_capacity(data.len() + 512);

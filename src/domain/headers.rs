@@ -151,7 +151,6 @@ mod tests {
             .collect()
     }
 
-    /// B32.
     #[test]
     fn names_that_are_no_tokens_or_belong_to_others_are_refused() {
         let names = [
@@ -202,7 +201,6 @@ mod tests {
         }
     }
 
-    /// B31 and B33.
     #[test]
     fn values_beyond_visible_ascii_are_refused_and_never_repeated() {
         for value in ["x\r\nHost: evil", "café", "a\u{2028}b", "\u{7f}", "a\0b", "\n"] {
@@ -214,7 +212,6 @@ mod tests {
         }
     }
 
-    /// B34.
     #[test]
     fn a_list_is_bounded_in_number_and_bytes() {
         let names: Vec<String> = (0..200).map(|index| format!("X-{index}")).collect();

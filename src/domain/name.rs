@@ -1,6 +1,6 @@
 //! Checked identifiers: an event's id, its type, its tenant, a subscription's id.
 //!
-//! Each is plain printable ASCII of bounded length (CONTRACT §1), so it can stand in a header, a log line or a
+//! Each is plain printable ASCII of bounded length, so it can stand in a header, a log line or a
 //! cache key without escaping. They are cheap to clone: one text is shared by everything that names it.
 
 use std::borrow::Borrow;

@@ -307,7 +307,7 @@ mod tests {
         assert!(headers(&request).contains(&("webhook-timestamp", "1767323045")));
     }
 
-    /// B70 through the front door.
+    /// A body that no JSON library writes back unchanged.
     #[test]
     fn what_is_signed_is_what_is_sent() {
         let request = request(json!({

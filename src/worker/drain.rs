@@ -23,6 +23,9 @@ use crate::store::{DeadLetterStore, KeepError};
 /// Letters kept in one transaction.
 const BATCH: usize = 100;
 
+/// The original headers kept with a message that the broker gave up on.
+const ORIGINAL_BYTES_MAX: usize = 8 * 1024;
+
 /// Keeps what comes from the dead queues until `taken` ends; `stop` ends waiting for a store that is away.
 pub async fn run(store: impl DeadLetterStore, mut taken: mpsc::Receiver<Taken>, stop: CancellationToken) {
     let mut batch = Vec::with_capacity(BATCH);
@@ -153,13 +156,16 @@ fn letter(queue: Queue, message: &Message, now_ms: i64) -> DeadLetter {
 /// What a replay needs to send the same again, and what an unreadable message arrived with.
 fn headers(message: &Message) -> Vec<u8> {
     let tags = &message.tags;
+    // The broker moved it here by itself, with everything it arrived with.
+    let by_broker = || tags.reason.is_none().then(|| message.original.describe(ORIGINAL_BYTES_MAX));
+    let original = tags.original.clone().or_else(by_broker);
     json!({
         "message_id": tags.message_id,
         "type": tags.kind,
         "time": tags.time,
         "traceparent": tags.traceparent,
         "replay": tags.replay,
-        "original": tags.original,
+        "original": original,
     })
     .to_string()
     .into_bytes()

@@ -1,5 +1,4 @@
 //! The main job, end to end: delivered signed, retried on its level, dead after ten, replayed.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! Who wants what, through a Redis that forgets, stops or belongs to somebody else.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use lapin::BasicProperties;
 

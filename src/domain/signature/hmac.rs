@@ -286,7 +286,7 @@ mod tests {
         HmacScheme::new(settings).unwrap_err().into_iter().map(|fault| fault.field).collect()
     }
 
-    /// B73: GitHub's published vector.
+    /// GitHub's published vector.
     #[test]
     fn signs_as_github_does() {
         let secrets = [Secret::new("It's a Secret to Everybody")];

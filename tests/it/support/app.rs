@@ -178,6 +178,23 @@ impl App {
     }
 }
 
+impl Drop for App {
+    /// Takes the queues away again: hundreds of apps of one run would fill the broker's memory.
+    fn drop(&mut self) {
+        let (url, prefix) = (self.setting("BROKER__URL").to_owned(), self.prefix.clone());
+        let unit = self.setting("BROKER__DELAY_UNIT_MS").to_owned();
+        let remove = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            // A broker that a test took down has nothing to take away.
+            let _ = runtime.block_on(async {
+                let removed = super::amqp::remove_topology(&url, &prefix, &unit);
+                tokio::time::timeout(Duration::from_secs(20), removed).await
+            });
+        };
+        let _ = std::thread::spawn(remove).join();
+    }
+}
+
 /// A running `paperboy serve`.
 pub(crate) struct Serve {
     pub(crate) child: Child,

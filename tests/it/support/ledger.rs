@@ -10,8 +10,6 @@ use super::Hit;
 pub(crate) struct Ledger {
     /// Event id and path of every delivery that must happen.
     expected: BTreeSet<(String, String)>,
-    /// Those that ended as dead letters instead.
-    dead: BTreeSet<(String, String)>,
     /// Secret of each path.
     secrets: BTreeMap<String, String>,
 }
@@ -37,10 +35,6 @@ impl Ledger {
         self.expected.insert((event.to_owned(), path.to_owned()));
     }
 
-    pub(crate) fn died(&mut self, event: &str, path: &str) {
-        self.dead.insert((event.to_owned(), path.to_owned()));
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.expected.len()
     }
@@ -58,7 +52,7 @@ impl Ledger {
             }
         }
         for item in &self.expected {
-            if !delivered.contains_key(item) && !self.dead.contains(item) {
+            if !delivered.contains_key(item) {
                 audit.lost.push(item.clone());
             }
         }

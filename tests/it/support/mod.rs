@@ -1,5 +1,4 @@
 //! The tests' small private language: apps, receivers, the broker seen from outside, the ledger.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub(crate) mod amqp;
 pub(crate) mod app;

@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(subscription.auth, Auth::None);
     }
 
-    /// The whole example of CONTRACT §3.
+    /// A document that names nearly every field there is.
     #[test]
     fn the_example_of_the_contract_is_good() {
         let document = json!({
