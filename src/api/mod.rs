@@ -23,8 +23,19 @@ pub struct State {
     pub readiness: Readiness,
     /// The process's metrics.
     pub metrics: PrometheusHandle,
-    /// Whether `/v1` belongs here (roles `all` and `api`).
-    pub serves_v1: bool,
+    /// What `/v1` answers here.
+    pub v1: V1,
+}
+
+/// What `/v1` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum V1 {
+    /// This process has none (role `worker`).
+    Absent,
+    /// Reachable from other machines and no key set.
+    Refused,
+    /// Allowed, and not there yet.
+    NotYet,
 }
 
 /// Takes the port, so that a start fails at once when somebody else has it.
@@ -50,10 +61,20 @@ fn router(state: State) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics));
-    if state.serves_v1 {
-        router = router.route("/v1/{*rest}", any(not_yet));
+    match state.v1 {
+        V1::Absent => {}
+        V1::Refused => router = router.route("/v1/{*rest}", any(refused)),
+        V1::NotYet => router = router.route("/v1/{*rest}", any(not_yet)),
     }
     router.fallback(unknown).with_state(state)
+}
+
+async fn refused() -> Response {
+    problem(
+        StatusCode::FORBIDDEN,
+        "no key is set",
+        "`/v1` is not served beyond loopback while `api.keys` is empty: set a key or listen on 127.0.0.1",
+    )
 }
 
 async fn not_yet() -> Response {

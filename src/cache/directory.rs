@@ -24,6 +24,11 @@ const TENANTS_MAX: u64 = 100_000;
 /// Polls between two comparisons of Redis with the store, which mend a notice that never reached Redis.
 const POLLS_PER_RECONCILE: u32 = 20;
 
+/// The longest time until a change is seen that Redis was not told of.
+pub fn reconcile_after(refresh: Duration) -> Duration {
+    refresh / 2 * POLLS_PER_RECONCILE
+}
+
 /// How fresh a directory keeps itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Freshness {
@@ -168,9 +173,15 @@ impl CachedDirectory {
         }
         let (their_id, their_check) = known.split_once(' ').unwrap_or((&known, ""));
         Ok(Some(if their_id == self.store.id() {
-            format!("`secrets.key` differs from the one other processes use (key check {their_check} in Redis, {} here)", self.store.key_check())
+            format!(
+                "`secrets.key` differs from the one other processes use (key check {their_check} in Redis, {} here)",
+                self.store.key_check()
+            )
         } else {
-            format!("Redis belongs to store {their_id}, this process has store {}: point `store.url` at the same store as the others", self.store.id())
+            format!(
+                "Redis belongs to store {their_id}, this process has store {}: point `store.url` at the same store as the others (where that one is gone for good, delete our keys in Redis)",
+                self.store.id()
+            )
         }))
     }
 
@@ -369,9 +380,7 @@ fn associated(tenant: &Tenant, version: u64) -> Vec<u8> {
 }
 
 fn prepare(spec: SubscriptionSpec) -> Result<Subscription, String> {
-    spec.check().map_err(|faults| {
-        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    })
+    spec.check().map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 impl Directory for CachedDirectory {
@@ -383,13 +392,16 @@ impl Directory for CachedDirectory {
     }
 
     async fn confirm(&self, tenant: &Tenant, known: u64) -> Lookup {
+        // The truth first: Redis may not have heard of a change yet.
         let version = async {
-            if let Some(redis) = &self.redis
-                && let Ok(Some(version)) = redis.version(tenant).await
-            {
-                return Ok(version);
+            let problem = match self.store.tenant_version(tenant).await {
+                Ok(version) => return Ok(version),
+                Err(error) => error.to_string(),
+            };
+            match &self.redis {
+                Some(redis) => redis.version(tenant).await.ok().flatten().ok_or(problem),
+                None => Err(problem),
             }
-            self.store.tenant_version(tenant).await.map_err(|error| error.to_string())
         };
         match timeout(LOOKUP_TIMEOUT, version).await {
             Ok(Ok(version)) => {

@@ -160,7 +160,8 @@ fn refuse(words: &[OsString]) -> Failure {
         return Failure::usage(format!("`paperboy dead {word}` is not supported yet"))
             .hint("`paperboy dead list --json` prints one letter a line");
     }
-    Failure::usage(format!("`{word}` is not a command of `paperboy dead`")).hint("`paperboy dead --help` lists them")
+    Failure::usage(format!("`{word}` is not a command of `paperboy dead`"))
+        .hint("`paperboy dead --help` lists them")
 }
 
 impl Which {
@@ -168,7 +169,8 @@ impl Which {
         let kind = match self.kind.as_deref() {
             None => None,
             Some(text) => Some(Kind::parse(text).ok_or_else(|| {
-                Failure::usage(format!("`{text}` is not a kind of dead letter")).hint("write `delivery` or `event`")
+                Failure::usage(format!("`{text}` is not a kind of dead letter"))
+                    .hint("write `delivery` or `event`")
             })?),
         };
         Ok(DeadFilter {
@@ -188,7 +190,8 @@ impl List {
         let state = match self.state.as_str() {
             "all" => None,
             text => Some(DeadState::parse(text).ok_or_else(|| {
-                Failure::usage(format!("`{text}` is not a state")).hint("write `open`, `replayed`, `discarded` or `all`")
+                Failure::usage(format!("`{text}` is not a state"))
+                    .hint("write `open`, `replayed`, `discarded` or `all`")
             })?),
         };
         let filter = DeadFilter {
@@ -216,19 +219,22 @@ impl List {
                 output::moment(row.dead_at_ms),
             ]
         });
-        let header = ["id", "kind", "reason", "tenant", "event", "type", "subscription", "attempts", "dead at"];
+        let header =
+            ["id", "kind", "reason", "tenant", "event", "type", "subscription", "attempts", "dead at"];
         output::table(&header, cells.collect(), "no dead letters");
         Ok(())
     }
 }
 
 fn number(id: &str) -> Result<i64, Failure> {
-    let wrong = || Failure::usage(format!("`{id}` is not the id of a dead letter")).hint("ids look like `dl_17`");
+    let wrong =
+        || Failure::usage(format!("`{id}` is not the id of a dead letter")).hint("ids look like `dl_17`");
     id.strip_prefix("dl_").unwrap_or(id).parse().map_err(|_| wrong())
 }
 
 async fn find(store: &Store, id: &str) -> Result<DeadLetterFull, Failure> {
-    let missing = || Failure::world(format!("there is no dead letter `{id}`")).hint("`paperboy dead list` shows them");
+    let missing =
+        || Failure::world(format!("there is no dead letter `{id}`")).hint("`paperboy dead list` shows them");
     store.dead_show(number(id)?).await?.ok_or_else(missing)
 }
 
@@ -297,7 +303,13 @@ async fn show(common: &Common, store: &Store, id: &str, raw: bool) -> Result<(),
     line("attempts", &row.attempts.to_string());
     let history = History::parse(&row.history);
     for (place, entry) in history.entries().enumerate() {
-        println!("  {:>3}  {}  {:<12} {} ms", place + 1, output::moment(entry.at_ms()), entry.what(), entry.elapsed_ms());
+        println!(
+            "  {:>3}  {}  {:<12} {} ms",
+            place + 1,
+            output::moment(entry.at_ms()),
+            entry.what(),
+            entry.elapsed_ms()
+        );
     }
     if history.cut() > 0 {
         println!("       ({} attempts in the middle are not kept)", history.cut());
@@ -314,9 +326,15 @@ async fn show(common: &Common, store: &Store, id: &str, raw: bool) -> Result<(),
 }
 
 /// The rows a command is about: the named ones, or every open one the filters leave, oldest last.
-async fn chosen(store: &Store, ids: &[String], all: bool, filter: DeadFilter) -> Result<Vec<DeadRow>, Failure> {
+async fn chosen(
+    store: &Store,
+    ids: &[String],
+    all: bool,
+    filter: DeadFilter,
+) -> Result<Vec<DeadRow>, Failure> {
     if ids.is_empty() && !all {
-        return Err(Failure::usage("no dead letter is named").hint("name ids such as `dl_17`, or `--all` with filters"));
+        return Err(Failure::usage("no dead letter is named")
+            .hint("name ids such as `dl_17`, or `--all` with filters"));
     }
     let mut rows = Vec::new();
     for id in ids {
@@ -367,14 +385,17 @@ impl Replay {
         for row in &rows {
             let Some(letter) = store.dead_show(row.id).await? else { continue };
             let cycle = store.next_cycle().await?;
-            let sent = replay::replay(&broker, &letter, cycle, target.as_ref().map(|(id, _)| id.as_str())).await;
+            let sent =
+                replay::replay(&broker, &letter, cycle, target.as_ref().map(|(id, _)| id.as_str())).await;
             if let Err(error) = sent {
                 broker.close().await;
                 return Err(Failure::world(format!("replay stopped at `dl_{}`: {error}", row.id))
                     .hint(format!("{replayed} were sent and are marked; run it again for the rest")));
             }
             // Confirmed first, marked after: a crash in between repeats one, and loses none.
-            store.dead_mark(&[row.id], DeadState::Replayed, None, jiff::Timestamp::now().as_millisecond()).await?;
+            store
+                .dead_mark(&[row.id], DeadState::Replayed, None, jiff::Timestamp::now().as_millisecond())
+                .await?;
             replayed += 1;
             if common.json {
                 output::json_line(&json!({ "id": format!("dl_{}", row.id), "status": "replayed" }));

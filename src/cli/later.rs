@@ -5,7 +5,17 @@ use std::ffi::OsString;
 use super::Failure;
 
 const LATER: [&str; 11] = [
-    "deliveries", "batch", "status", "listen", "doctor", "topology", "key", "preset", "source", "audit", "bench",
+    "deliveries",
+    "batch",
+    "status",
+    "listen",
+    "doctor",
+    "topology",
+    "key",
+    "preset",
+    "source",
+    "audit",
+    "bench",
 ];
 
 /// What to say to a first word that is no command.

@@ -32,7 +32,8 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("this cannot be undone and there is nobody to ask").hint("add `--yes`, or look first with `--dry-run`"));
+        return Err(Failure::usage("this cannot be undone and there is nobody to ask")
+            .hint("add `--yes`, or look first with `--dry-run`"));
     }
     eprint!("{question} [y/N] ");
     let mut answer = String::new();

@@ -183,11 +183,8 @@ fn check(source: &[u8], bytes_max: usize) -> Result<Vec<Ready>, Failure> {
         return Ok(ready);
     }
     let more = problems.len().saturating_sub(PROBLEMS_MAX);
-    let mut told: Vec<_> = problems
-        .into_iter()
-        .take(PROBLEMS_MAX)
-        .map(|message| Problem { message, hint: None })
-        .collect();
+    let mut told: Vec<_> =
+        problems.into_iter().take(PROBLEMS_MAX).map(|message| Problem { message, hint: None }).collect();
     if more > 0 {
         told.push(Problem { message: format!("and {more} more events like these"), hint: None });
     }

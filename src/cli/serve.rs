@@ -59,7 +59,8 @@ impl From<RoleArgument> for Role {
 impl Serve {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         if self.embedded {
-            return Err(Failure::usage("`--embedded` is not supported yet").hint("start RabbitMQ: `./deploy/local up`"));
+            return Err(Failure::usage("`--embedded` is not supported yet")
+                .hint("start RabbitMQ: `./deploy/local up`"));
         }
         let config = common.load()?;
         let role = Role::from(self.role);
@@ -133,6 +134,8 @@ impl Process {
             Probe { name: "publish", fault: self.broker.fault() },
             Probe { name: "subscriptions", fault: self.directory.fault() },
         ];
+        let (stopping, is_stopping) = watch::channel(None);
+        probes.push(Probe { name: "stop", fault: is_stopping });
         let mut tasks = JoinSet::new();
         let background = CancellationToken::new();
 
@@ -175,29 +178,38 @@ impl Process {
         }
         if let Some(listener) = self.listener {
             let address = listener.local_addr().map_err(anyhow::Error::from)?;
-            let state = api::State {
-                readiness: Readiness::new(probes),
-                metrics: self.metrics.clone(),
-                serves_v1: self.role != Role::Worker,
+            let v1 = match (self.role, self.config.api.serves_v1()) {
+                (Role::Worker, _) => api::V1::Absent,
+                (_, false) => api::V1::Refused,
+                (_, true) => api::V1::NotYet,
             };
+            let state = api::State { readiness: Readiness::new(probes), metrics: self.metrics.clone(), v1 };
+            let until = background.clone();
             tasks.spawn(async move {
-                if let Err(error) = api::serve(listener, state, background.clone()).await {
+                if let Err(error) = api::serve(listener, state, until).await {
                     warn!("{error:#}");
                 }
             });
             info!("listening on http://{address}");
         }
-        let metrics = self.metrics.clone();
+        let (metrics, until) = (self.metrics.clone(), background.clone());
         tasks.spawn(async move {
             // The exporter keeps samples until somebody folds them.
-            loop {
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                metrics.run_upkeep();
+            let fold = async {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    metrics.run_upkeep();
+                }
+            };
+            tokio::select! {
+                () = fold => {}
+                () = until.cancelled() => {}
             }
         });
         info!(role = self.role.as_str(), store = %self.store.url(), "paperboy is running");
 
         stop.cancelled().await;
+        let _ = stopping.send(Some("stopping".to_owned()));
         info!("stopping: nothing new is taken, what is running has {} s", self.config.delivery.grace_s);
         if let Some(delivering) = delivering {
             match delivering.await {
@@ -214,6 +226,9 @@ impl Process {
         if let Some(draining) = draining {
             let _ = draining.await;
         }
+        background.cancel();
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
         drop(self.directory);
@@ -236,7 +251,13 @@ impl Process {
         };
         let balance = Arc::new(Balance::default());
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
-        let worker = Arc::new(Worker::new(broker, directory, Arc::clone(&self.sender), settings, Arc::clone(&balance)));
+        let worker = Arc::new(Worker::new(
+            broker,
+            directory,
+            Arc::clone(&self.sender),
+            settings,
+            Arc::clone(&balance),
+        ));
         let sender = Arc::clone(&self.sender);
         async move {
             let gauge = tokio::spawn(publish_balance(balance));
@@ -251,7 +272,11 @@ impl Process {
 }
 
 /// Taking is allowed while no condition has a fault.
-async fn keep_gate(mut conditions: Vec<watch::Receiver<Option<String>>>, gate: watch::Sender<bool>, stop: CancellationToken) {
+async fn keep_gate(
+    mut conditions: Vec<watch::Receiver<Option<String>>>,
+    gate: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
     loop {
         let open = conditions.iter_mut().all(|fault| fault.borrow_and_update().is_none());
         gate.send_if_modified(|known| {

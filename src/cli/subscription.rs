@@ -193,9 +193,11 @@ impl Add {
 
     fn spec_from_flags(&self) -> Result<SubscriptionSpec, Failure> {
         let mut missing = Vec::new();
-        for (flag, is_missing) in
-            [("--tenant", self.tenant.is_none()), ("--url", self.url.is_none()), ("--events", self.events.is_empty())]
-        {
+        for (flag, is_missing) in [
+            ("--tenant", self.tenant.is_none()),
+            ("--url", self.url.is_none()),
+            ("--events", self.events.is_empty()),
+        ] {
             if is_missing {
                 missing.push(Problem { message: format!("`{flag}` is missing"), hint: None });
             }
@@ -207,7 +209,9 @@ impl Add {
         let mut scope: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pair in &self.scope {
             let Some((key, value)) = pair.split_once('=') else {
-                return Err(Failure::usage(format!("`--scope {pair}` has no `=`")).hint("write `--scope inbox=i7`"));
+                return Err(
+                    Failure::usage(format!("`--scope {pair}` has no `=`")).hint("write `--scope inbox=i7`")
+                );
             };
             scope.entry(key.to_owned()).or_default().push(value.to_owned());
         }
@@ -268,7 +272,8 @@ fn read_specs(path: &Path) -> Result<Vec<SubscriptionSpec>, Failure> {
     } else {
         text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     }
-    let begins_as_json = text.trim_start().starts_with(['{', '[']) && path.extension().is_none_or(|end| end != "toml");
+    let begins_as_json =
+        text.trim_start().starts_with(['{', '[']) && path.extension().is_none_or(|end| end != "toml");
     let documents = if begins_as_json { json_documents(&text) } else { toml_documents(&text) };
     let documents = documents.map_err(|error| {
         Failure::usage(format!("`{}` cannot be read: {error}", path.display()))
@@ -280,7 +285,9 @@ fn read_specs(path: &Path) -> Result<Vec<SubscriptionSpec>, Failure> {
     for (place, document) in documents.into_iter().enumerate() {
         match SubscriptionSpec::read(document) {
             Ok(spec) => specs.push(spec),
-            Err(faults) => problems.extend(faults.into_iter().map(|fault| problem(fault, several.then_some(place + 1)))),
+            Err(faults) => {
+                problems.extend(faults.into_iter().map(|fault| problem(fault, several.then_some(place + 1))))
+            }
         }
     }
     if problems.is_empty() { Ok(specs) } else { Err(Failure::refused(problems)) }
@@ -330,7 +337,11 @@ impl List {
                 output::printable(spec.request.url.as_deref().unwrap_or("-")),
             ]
         });
-        output::table(&["id", "tenant", "name", "enabled", "events", "url"], rows.collect(), "no subscriptions");
+        output::table(
+            &["id", "tenant", "name", "enabled", "events", "url"],
+            rows.collect(),
+            "no subscriptions",
+        );
         Ok(())
     }
 }
@@ -377,7 +388,8 @@ impl Switch {
 }
 
 fn id(text: &str) -> Result<SubscriptionId, Failure> {
-    SubscriptionId::parse(text).map_err(|fault| Failure::usage(format!("`{text}` is not a subscription's id: {fault}")))
+    SubscriptionId::parse(text)
+        .map_err(|fault| Failure::usage(format!("`{text}` is not a subscription's id: {fault}")))
 }
 
 fn tenant(text: &str) -> Result<Tenant, Failure> {

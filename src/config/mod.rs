@@ -109,7 +109,7 @@ impl CacheConfig {
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
     pub listen: SocketAddr,
-    /// Keys of operators; compared in constant time by the API.
+    /// Keys of operators.
     pub keys: Vec<Secret>,
 }
 

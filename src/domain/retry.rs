@@ -183,7 +183,7 @@ pub enum OnGone {
     /// The delivery is dead, the subscription lives on.
     #[default]
     Dead,
-    /// The delivery is dead, and the worker disables the subscription.
+    /// The delivery is dead, and the subscription is to be disabled. Refused at creation as long as nobody does that.
     Disable,
 }
 

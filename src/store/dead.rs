@@ -270,11 +270,7 @@ pub trait DeadLetterStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, KeepError>> + Send;
 
     /// See [`Store::forget_dead`].
-    fn forget_dead(
-        &self,
-        before_ms: i64,
-        limit: u32,
-    ) -> impl Future<Output = anyhow::Result<u64>> + Send;
+    fn forget_dead(&self, before_ms: i64, limit: u32) -> impl Future<Output = anyhow::Result<u64>> + Send;
 }
 
 impl DeadLetterStore for Store {

@@ -514,7 +514,11 @@ async fn lists_letters_by_every_filter_newest_first() {
 async fn no_two_replays_get_the_same_number() {
     let (home, store) = new_store().await;
     let other = home.open().await;
-    let numbers = [store.next_cycle().await.unwrap(), other.next_cycle().await.unwrap(), store.next_cycle().await.unwrap()];
+    let numbers = [
+        store.next_cycle().await.unwrap(),
+        other.next_cycle().await.unwrap(),
+        store.next_cycle().await.unwrap(),
+    ];
     assert_eq!(numbers, [1, 2, 3]);
 }
 

@@ -58,8 +58,12 @@ pub(super) fn dead(reason: Reason, tags: &Tags) {
 pub(super) fn deferred(tags: &Tags, units: u32) {
     let id = id(tags);
     metrics::counter!("paperboy_deferred_total").increment(1);
-    info!(event.id = id, subscription = subscription_of(tags), deferrals = tags.deferrals,
-        "event `{id}` is put off for {units} units");
+    info!(
+        event.id = id,
+        subscription = subscription_of(tags),
+        deferrals = tags.deferrals,
+        "event `{id}` is put off for {units} units"
+    );
 }
 
 /// A message goes to a delay level.

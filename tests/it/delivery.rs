@@ -57,13 +57,19 @@ async fn nine_failures_and_a_success_take_ten_attempts_each_on_its_level() {
     assert!(hits.iter().all(|hit| hit.body == hits[0].body), "every attempt sends the same body");
     let signatures: HashSet<_> = hits.iter().map(|hit| hit.header("webhook-signature")).collect();
     let stamps: HashSet<_> = hits.iter().map(|hit| hit.header("webhook-timestamp")).collect();
-    assert!(hits.iter().all(|hit| hit.header("webhook-timestamp").parse::<u64>().unwrap().abs_diff(hit.unix_s) <= 2));
+    assert!(
+        hits.iter()
+            .all(|hit| hit.header("webhook-timestamp").parse::<u64>().unwrap().abs_diff(hit.unix_s) <= 2)
+    );
     assert!(signatures.len() > 5 && signatures.len() == stamps.len(), "each attempt is signed afresh");
     for level in 1..=9 {
         let label = format!("level=\"{level:02}\"");
         assert!((serve.metric("paperboy_waits_total", &label).await - 1.0).abs() < 0.1, "{label}");
     }
-    assert!((serve.metric("paperboy_waits_total", "level").await - 9.0).abs() < 0.1, "no other level was used");
+    assert!(
+        (serve.metric("paperboy_waits_total", "level").await - 9.0).abs() < 0.1,
+        "no other level was used"
+    );
     assert_eq!(app.json(&["dead", "list"]).await.len(), 0);
     serve.stop().await;
 }
@@ -78,7 +84,10 @@ async fn ten_failures_make_one_dead_letter_that_a_replay_delivers() {
 
     let dead = app.wait_for_dead(1, 60).await;
     assert_eq!(receiver.count(), 10);
-    assert_eq!((dead.len(), dead[0]["reason"].as_str(), dead[0]["attempts"].as_u64()), (1, Some("exhausted"), Some(10)));
+    assert_eq!(
+        (dead.len(), dead[0]["reason"].as_str(), dead[0]["attempts"].as_u64()),
+        (1, Some("exhausted"), Some(10))
+    );
     assert_eq!(dead[0]["history"].as_array().unwrap().len(), 10);
     let id = dead[0]["id"].as_str().unwrap();
     let shown = app.ok(&["dead", "show", id]).await;
@@ -87,7 +96,10 @@ async fn ten_failures_make_one_dead_letter_that_a_replay_delivers() {
     receiver.change(|_| Reply::status(200));
     app.ok(&["dead", "replay", id]).await;
     let hit = receiver.wait_for(11, 10).await.remove(10);
-    assert_eq!((hit.id(), hit.header("paperboy-replay"), hit.header("paperboy-attempt")), ("evt_d", "1", "1"));
+    assert_eq!(
+        (hit.id(), hit.header("paperboy-replay"), hit.header("paperboy-attempt")),
+        ("evt_d", "1", "1")
+    );
     assert!(hit.is_signed_with(&made.secret));
     assert_eq!(app.json(&["dead", "list"]).await.len(), 0);
     assert_eq!(app.json(&["dead", "list", "--state", "replayed"]).await.len(), 1);
@@ -156,8 +168,11 @@ async fn one_subscribers_failure_does_not_send_to_another_again() {
     let receiver =
         Receiver::start(|hit| Reply::status(if hit.path == "/bad" && hit.nth < 4 { 500 } else { 200 })).await;
     let serve = app.serve("all").await;
-    app.subscribe_all(&[subscription("acme", &receiver.url("/good")), subscription("acme", &receiver.url("/bad"))])
-        .await;
+    app.subscribe_all(&[
+        subscription("acme", &receiver.url("/good")),
+        subscription("acme", &receiver.url("/bad")),
+    ])
+    .await;
     app.amqp().await.publish("a.b", &event("evt_f", "acme", "a.b"), BasicProperties::default()).await;
     let hits = receiver.wait_for(5, 20).await;
     assert_eq!(hits.iter().filter(|hit| hit.path == "/good").count(), 1);
@@ -177,7 +192,8 @@ async fn two_workers_deliver_twenty_thousand_events_exactly_once() {
         .flat_map(|tenant| paths(tenant).map(move |path| (tenant, path)))
         .map(|(tenant, path)| (path.clone(), subscription(&format!("t{tenant}"), &receiver.url(&path))))
         .collect();
-    let made = app.subscribe_all(&documents.iter().map(|(_, document)| document.clone()).collect::<Vec<_>>()).await;
+    let made =
+        app.subscribe_all(&documents.iter().map(|(_, document)| document.clone()).collect::<Vec<_>>()).await;
     for ((path, _), made) in documents.iter().zip(&made) {
         ledger.subscription(path, &made.secret);
     }
@@ -194,7 +210,8 @@ async fn two_workers_deliver_twenty_thousand_events_exactly_once() {
     let hits = receiver.wait_for(ledger.len(), 180).await;
     let amqp = app.amqp().await;
     for serve in [&first, &second] {
-        eventually("nothing in hand", 20, || async { serve.metric("paperboy_in_hand", "").await < 0.5 }).await;
+        eventually("nothing in hand", 20, || async { serve.metric("paperboy_in_hand", "").await < 0.5 })
+            .await;
     }
     assert_eq!(receiver.count(), hits.len(), "something came after everything was there");
     assert_eq!(ledger.assert_conserved(&hits), 0, "duplicates in a fault-free run");
@@ -242,9 +259,7 @@ async fn methods_headers_auth_and_schemes_are_sent_as_configured() {
     let app = App::new();
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let serve = app.serve("all").await;
-    let request = |path: &str, method: &str, body: &str| {
-        json!({ "url": receiver.url(path), "method": method, "body": body, "headers": { "X-Env": "live" } })
-    };
+    let request = |path: &str, method: &str, body: &str| json!({ "url": receiver.url(path), "method": method, "body": body, "headers": { "X-Env": "live" } });
     app.subscribe_all(&[
         json!({ "tenant": "acme", "events": ["#"], "request": request("/put", "PUT", "data"),
             "auth": { "kind": "bearer", "token": "tok" }, "signatures": [] }),
@@ -261,7 +276,10 @@ async fn methods_headers_auth_and_schemes_are_sent_as_configured() {
     let hit = |path: &str| -> &Hit { hits.iter().find(|hit| hit.path == path).unwrap() };
     assert!(hits.iter().all(|hit| hit.header("x-env") == "live"));
     let put = hit("/put");
-    assert_eq!((put.method.as_str(), put.header("authorization"), &put.body[..]), ("PUT", "Bearer tok", &b"{\"n\": 7}"[..]));
+    assert_eq!(
+        (put.method.as_str(), put.header("authorization"), &put.body[..]),
+        ("PUT", "Bearer tok", &b"{\"n\": 7}"[..])
+    );
     assert_eq!(put.header("webhook-signature"), "");
     let get = hit("/get/7");
     assert_eq!((get.method.as_str(), get.header("authorization"), get.body.len()), ("GET", "Basic dTpw", 0));

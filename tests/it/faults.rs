@@ -33,12 +33,14 @@ async fn tenants(app: &App) -> (Receiver, Ledger) {
 }
 
 fn events() -> impl Iterator<Item = (String, Vec<u8>)> {
-    (0..EVENTS).map(|n| (String::from("a.b"), event(&format!("evt_{n}"), &format!("t{}", n % TENANTS), "a.b")))
+    (0..EVENTS)
+        .map(|n| (String::from("a.b"), event(&format!("evt_{n}"), &format!("t{}", n % TENANTS), "a.b")))
 }
 
 /// Everything delivered at least once, within a minute or so.
 async fn all_delivered(receiver: &Receiver, ledger: &Ledger) {
-    eventually("everything is delivered", 120, || async { ledger.audit(&receiver.hits()).lost.is_empty() }).await;
+    eventually("everything is delivered", 120, || async { ledger.audit(&receiver.hits()).lost.is_empty() })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +106,8 @@ async fn an_alarm_stops_taking_and_loses_nothing() {
     let events = (0..100).map(|n| (String::from("a.b"), event(&format!("evt_{n}"), "acme", "a.b")));
     app.amqp().await.publish_all(events).await;
     broker.control(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
-    let blocked = || async { worker.get("/readyz").await.is_some_and(|(_, body)| body.contains("blocks publishing")) };
+    let blocked =
+        || async { worker.get("/readyz").await.is_some_and(|(_, body)| body.contains("blocks publishing")) };
     eventually("the worker tells of the alarm", 30, blocked).await;
     receiver.change(|_| Reply::status(200));
     broker.control(&["set_vm_memory_high_watermark", "absolute", "2GB"]).await;
@@ -187,11 +190,17 @@ async fn a_publish_to_a_missing_queue_keeps_its_source_until_it_is_repaired() {
     app.set("BROKER__DECLARE", "false");
     let worker = app.serve("worker").await;
     amqp.delete_queue("delay.20ms.03").await;
-    amqp.publish_all((0..7).map(|n| (String::from("a.b"), event(&format!("evt_{n}"), &format!("t{n}"), "a.b")))).await;
+    amqp.publish_all(
+        (0..7).map(|n| (String::from("a.b"), event(&format!("evt_{n}"), &format!("t{n}"), "a.b"))),
+    )
+    .await;
 
     // The six others are delivered; the seventh stays in hand, unacknowledged, and the worker says why.
     receiver.wait_for(13, 30).await;
-    eventually("one in hand", 10, || async { (worker.metric("paperboy_in_hand", "").await - 1.0).abs() < 0.1 }).await;
+    eventually("one in hand", 10, || async {
+        (worker.metric("paperboy_in_hand", "").await - 1.0).abs() < 0.1
+    })
+    .await;
     assert!(worker.metric("paperboy_returned_total", "").await > 0.5);
     assert!(!worker.is_ready().await, "not ready while messages come back");
     assert_eq!(ledger.audit(&receiver.hits()).lost.len(), 1);
@@ -250,7 +259,8 @@ async fn dead_letters_wait_in_their_queue_for_a_drain() {
     let undrained = app.serve("all").await;
     let amqp = app.amqp().await;
     amqp.publish("a.b", &event("evt_1", "acme", "a.b"), BasicProperties::default()).await;
-    eventually("a dead letter in its queue", 20, || async { amqp.ready("dead.deliveries").await == Some(1) }).await;
+    eventually("a dead letter in its queue", 20, || async { amqp.ready("dead.deliveries").await == Some(1) })
+        .await;
     undrained.stop().await;
     app.set("DEAD__DRAIN", "true");
     let api = app.serve("api").await;

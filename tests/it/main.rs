@@ -1,5 +1,9 @@
 //! The whole program against real RabbitMQ and Redis, started by `./test`.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails, and says where its logs are")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and says where its logs are"
+)]
 
 mod bad_input;
 mod cli;

@@ -74,7 +74,8 @@ async fn a_redis_that_is_flushed_and_stopped_lets_nothing_go() {
         for n in numbers.clone() {
             ledger.expect(&format!("evt_{n}"), &format!("/t{}", n % 30));
         }
-        let events = numbers.map(|n| (String::from("a.b"), event(&format!("evt_{n}"), &format!("t{}", n % 30), "a.b")));
+        let events = numbers
+            .map(|n| (String::from("a.b"), event(&format!("evt_{n}"), &format!("t{}", n % 30), "a.b")));
         let publish = amqp.publish_all(events);
         match third {
             0 => {
@@ -110,7 +111,8 @@ async fn subscriptions_change_while_redis_is_away() {
     let amqp = app.amqp().await;
     let both = || async {
         let before = receiver.hits().iter().filter(|hit| hit.path == "/second").count();
-        amqp.publish("a.b", &event(&crate::support::unique(), "acme", "a.b"), BasicProperties::default()).await;
+        amqp.publish("a.b", &event(&crate::support::unique(), "acme", "a.b"), BasicProperties::default())
+            .await;
         before > 0
     };
     eventually("the change is seen without Redis", 15, both).await;
@@ -132,7 +134,9 @@ async fn a_process_with_another_store_consumes_nothing_and_says_why() {
     let store = format!("sqlite://{}", app.path("other/empty.db").display());
     app.set("STORE__URL", &store);
     let stranger = app.serve_unready("all").await;
-    let why = || async { stranger.get("/readyz").await.is_some_and(|(_, body)| body.contains("Redis belongs to store")) };
+    let why = || async {
+        stranger.get("/readyz").await.is_some_and(|(_, body)| body.contains("Redis belongs to store"))
+    };
     eventually("it says why", 15, why).await;
     let amqp = app.amqp().await;
     amqp.publish("a.b", &event("evt_1", "acme", "a.b"), BasicProperties::default()).await;
@@ -149,7 +153,9 @@ async fn a_redis_never_reached_keeps_a_process_from_taking() {
     app.set("REDIS__URL", &redis.url());
     redis.stop().await;
     let serve = app.serve_unready("all").await;
-    let not_ready = || async { serve.get("/readyz").await.is_some_and(|(status, body)| status == 503 && body.contains("Redis")) };
+    let not_ready = || async {
+        serve.get("/readyz").await.is_some_and(|(status, body)| status == 503 && body.contains("Redis"))
+    };
     eventually("not ready, because of Redis", 15, not_ready).await;
     redis.resume().await;
     eventually("ready once Redis answers", 15, || serve.is_ready()).await;
@@ -169,7 +175,8 @@ async fn what_redis_holds_is_sealed() {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let key = format!("{}:tenant:acme", app.prefix);
-    let sealed: Vec<u8> = redis::cmd("HGET").arg(key).arg("sealed").query_async(&mut connection).await.unwrap();
+    let sealed: Vec<u8> =
+        redis::cmd("HGET").arg(key).arg("sealed").query_async(&mut connection).await.unwrap();
     let text = String::from_utf8_lossy(&sealed).into_owned();
     assert!(sealed.len() > 100 && !text.contains("canary-path") && !text.contains(&made.secret[6..20]));
     serve.stop().await;

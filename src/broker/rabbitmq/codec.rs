@@ -194,7 +194,8 @@ impl Original for AmqpOriginal {
         let mut bytes = 32;
         for (name, value) in self.facts() {
             // Escaping can make text up to six times as long; measured, not guessed.
-            let cost = name.len() + 6 + serde_json::to_string(&value).map_or(usize::MAX / 2, |text| text.len());
+            let cost =
+                name.len() + 6 + serde_json::to_string(&value).map_or(usize::MAX / 2, |text| text.len());
             if bytes + cost > bytes_max {
                 left_out += 1;
                 continue;
@@ -244,7 +245,9 @@ fn json(value: &AMQPValue, depth: u8) -> serde_json::Value {
         AMQPValue::Timestamp(seconds) => (*seconds).into(),
         AMQPValue::Float(number) => f64::from(*number).into(),
         AMQPValue::Double(number) => (*number).into(),
-        AMQPValue::FieldArray(values) => values.as_slice().iter().map(|value| json(value, depth + 1)).collect(),
+        AMQPValue::FieldArray(values) => {
+            values.as_slice().iter().map(|value| json(value, depth + 1)).collect()
+        }
         AMQPValue::FieldTable(table) => {
             table.inner().iter().map(|(name, value)| (name.to_string(), json(value, depth + 1))).collect()
         }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::message::Delivery;
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{mpsc, watch};
@@ -148,7 +148,8 @@ impl QueueLine {
                 End::Lost => return End::Lost,
                 End::Paused => {}
                 End::Fault(reason) => {
-                    metrics::counter!("paperboy_consumer_faults_total", "queue" => self.queue.as_str()).increment(1);
+                    metrics::counter!("paperboy_consumer_faults_total", "queue" => self.queue.as_str())
+                        .increment(1);
                     warn!("the consumer of `{}` is rebuilt: {reason}", self.queue);
                     if began.elapsed() > WELL_AFTER {
                         pauses = super::link::pauses();
@@ -218,8 +219,7 @@ impl QueueLine {
         channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
         let name = self.topology.queue(self.queue);
         let options = BasicConsumeOptions::default();
-        let consumer =
-            channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
+        let consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
         Ok((channel, consumer))
     }
 

@@ -56,7 +56,8 @@ impl Publisher {
         let (tell_fault, fault) = watch::channel(None);
         let (tell_held, held) = watch::channel(None);
         let stop = CancellationToken::new();
-        let health = Arc::new(Health { fault: tell_fault, held: tell_held, facts: std::sync::Mutex::default() });
+        let health =
+            Arc::new(Health { fault: tell_fault, held: tell_held, facts: std::sync::Mutex::default() });
         let owner = Owner { link, topology, declare, inbox, health, stop: stop.clone() };
         Publisher { requests, fault, held, stop, task: tokio::spawn(owner.run(connection)) }
     }
@@ -331,7 +332,9 @@ impl Line {
             return Ok(true);
         }
         // Well again once a message that came back has arrived and no other is left.
-        if request.returns > 0 && self.strays.is_empty() && self.waiting.values().all(|(_, other)| other.returns == 0)
+        if request.returns > 0
+            && self.strays.is_empty()
+            && self.waiting.values().all(|(_, other)| other.returns == 0)
         {
             health.update(|facts| facts.unroutable = None);
         }
@@ -351,7 +354,9 @@ impl Line {
                 "RabbitMQ returned a message: its queue or binding is missing; the source stays unacknowledged"
             );
         }
-        let fault = format!("RabbitMQ returned a message for {target:?}: its queue is missing (`broker.declare = true` declares it)");
+        let fault = format!(
+            "RabbitMQ returned a message for {target:?}: its queue is missing (`broker.declare = true` declares it)"
+        );
         health.update(|facts| facts.unroutable = Some(fault));
         let pause_ms = STRAY_PAUSES_MS[request.returns.min(STRAY_PAUSES_MS.len() - 1)];
         request.returns += 1;

@@ -173,11 +173,7 @@ impl Topology {
             items.push(Item::Queue { name: self.queue(queue), arguments });
         }
         // Right after its queue: in between, events come back to their producers.
-        items.push(Item::Binding {
-            queue: self.queue(Queue::Events),
-            exchange: self.exchange(),
-            key: "#",
-        });
+        items.push(Item::Binding { queue: self.queue(Queue::Events), exchange: self.exchange(), key: "#" });
         for level in 0..delay::LEVELS {
             let mut arguments = self.dead_lettering(self.queue(Queue::Retries));
             arguments.push(("x-message-ttl", Argument::Number(i64::from(self.unit_ms) << level)));
@@ -226,7 +222,10 @@ impl Topology {
             let deleted = match item {
                 Item::Queue { name, .. } => {
                     queues += 1;
-                    channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.map(|_| ())
+                    channel
+                        .queue_delete(name.as_str().into(), QueueDeleteOptions::default())
+                        .await
+                        .map(|_| ())
                 }
                 Item::Exchange { name } => {
                     channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await

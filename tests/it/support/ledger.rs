@@ -46,7 +46,8 @@ impl Ledger {
         for hit in hits {
             let signed = self.secrets.get(&hit.path).is_some_and(|secret| hit.is_signed_with(secret));
             audit.badly_signed += usize::from(!signed);
-            audit.over_attempts += usize::from(hit.header("paperboy-attempt").parse::<u32>().is_ok_and(|n| n > 10));
+            audit.over_attempts +=
+                usize::from(hit.header("paperboy-attempt").parse::<u32>().is_ok_and(|n| n > 10));
             if (200..300).contains(&hit.status) {
                 *delivered.entry((hit.id().to_owned(), hit.path.clone())).or_default() += 1;
             }

@@ -14,7 +14,11 @@ pub(crate) use ledger::Ledger;
 pub(crate) use receiver::{Hit, Receiver, Reply};
 
 /// Waits until `ready` is true, looking often; fails with `what` after `limit_s`.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, limit_s: u64, mut ready: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    limit_s: u64,
+    mut ready: impl FnMut() -> F,
+) {
     let deadline = Instant::now() + Duration::from_secs(limit_s);
     while !ready().await {
         assert!(Instant::now() < deadline, "not within {limit_s} s: {what}");

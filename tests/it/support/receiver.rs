@@ -46,7 +46,8 @@ impl Hit {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
         let mut signed = format!("{}.{}.", self.id(), self.header("webhook-timestamp")).into_bytes();
         signed.extend_from_slice(&self.body);
-        let fresh = self.header("webhook-timestamp").parse::<u64>().is_ok_and(|at| at.abs_diff(self.unix_s) <= 300);
+        let fresh =
+            self.header("webhook-timestamp").parse::<u64>().is_ok_and(|at| at.abs_diff(self.unix_s) <= 300);
         let signatures = self.header("webhook-signature").split(' ');
         fresh
             && signatures.filter_map(|signature| signature.strip_prefix("v1,")).any(|signature| {

@@ -9,15 +9,20 @@ use super::{eventually, free_port, unique};
 
 /// What `./test` exports; a missing service is a failure, not a skip.
 pub(crate) fn shared(variable: &str) -> String {
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `./test`, which starts the services"))
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run the tests with `./test`, which starts the services")
+    })
 }
 
 /// `rabbitmqctl` for the broker `./test` started.
 pub(crate) async fn control_shared_broker(arguments: &[&str]) {
     let program = Path::new(&shared("PAPERBOY_TEST_LOCAL_DIR")).join("rabbitmqctl");
     let output = Command::new(program).args(arguments).output().await.unwrap();
-    assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "rabbitmqctl {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A folder that goes with its owner.
@@ -57,7 +62,8 @@ impl PrivateBroker {
         let folder = Folder::new();
         let env = local(folder.path(), &["up", "--only", "broker"]).await;
         let line = env.lines().find_map(|line| line.strip_prefix("export PAPERBOY__BROKER__URL="));
-        let url = line.expect("`deploy/local up` prints the broker's address").trim_matches(['"', '\'']).to_owned();
+        let url =
+            line.expect("`deploy/local up` prints the broker's address").trim_matches(['"', '\'']).to_owned();
         PrivateBroker { folder, url }
     }
 
@@ -74,7 +80,11 @@ impl PrivateBroker {
     pub(crate) async fn control(&self, arguments: &[&str]) -> String {
         let program = self.folder.path().join("local").join("rabbitmqctl");
         let output = Command::new(program).args(arguments).output().await.unwrap();
-        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -92,7 +102,11 @@ async fn local(folder: &Path, arguments: &[&str]) -> String {
         .output()
         .await
         .unwrap();
-    assert!(output.status.success(), "deploy/local {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "deploy/local {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -132,7 +146,8 @@ impl PrivateRedis {
             .unwrap();
         self.child = Some(child);
         let address = format!("127.0.0.1:{port}");
-        eventually("Redis answers", 10, || async { tokio::net::TcpStream::connect(&address).await.is_ok() }).await;
+        eventually("Redis answers", 10, || async { tokio::net::TcpStream::connect(&address).await.is_ok() })
+            .await;
     }
 
     /// One command; the answer is not looked at.
