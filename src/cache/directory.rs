@@ -21,7 +21,10 @@ use crate::store::Store;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tenants kept in memory; the least used go first.
 const TENANTS_MAX: u64 = 100_000;
-/// Polls between two comparisons of Redis with the store, which mend a notice that never reached Redis.
+/// The store's share of that, so that a slow store is told from an unknown tenant.
+const STORE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Redis is compared with the store this much more seldom than it is asked, which mends a notice that never
+/// reached it.
 const POLLS_PER_RECONCILE: u32 = 20;
 
 /// The longest time until a change is seen that Redis was not told of.
@@ -91,11 +94,12 @@ impl CachedDirectory {
     }
 
     async fn follow(&self) {
-        let mut seen = 0;
-        let mut polls = 0;
-        let mut reconcile = true;
+        let mut progress = Progress::default();
+        let mut reconciled_at: Option<Instant> = None;
         let mut belongs = self.redis.is_none();
         loop {
+            let reconcile =
+                reconciled_at.is_none_or(|at| at.elapsed() >= reconcile_after(self.freshness.refresh));
             let mut fault = None;
             if let Some(redis) = &self.redis
                 && (reconcile || !belongs)
@@ -111,25 +115,30 @@ impl CachedDirectory {
                     Err(_) => {}
                 }
             }
-            match self.poll(seen, reconcile).await {
-                Ok((counter, redis_answered)) => {
+            match self.poll(&mut progress, reconcile).await {
+                Ok(Heard { redis, store, older_store }) => {
                     *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-                    seen = counter;
-                    // The first good answer after a silence may be an old memory: compare again.
-                    reconcile = !redis_answered;
+                    if store {
+                        reconciled_at = Some(Instant::now());
+                    }
+                    if !redis {
+                        // The first good answer after a silence may be an old memory: compare again.
+                        reconciled_at = None;
+                    }
+                    if older_store {
+                        fault = Some(OLDER_STORE.to_owned());
+                    }
                 }
                 Err(problem) => {
-                    reconcile = true;
-                    let age = self.contact_age();
-                    warn!("neither Redis nor the store says what changed: {problem}");
+                    reconciled_at = None;
                     let waiting = self.fault.borrow().as_ref().is_some_and(|known| known.starts_with(AWAY));
-                    if age > self.freshness.max_stale || waiting {
-                        fault = Some(format!("{AWAY} for {} s: {problem}", age.as_secs()));
+                    if waiting || self.contact_age() > self.freshness.max_stale {
+                        fault = Some(format!("{AWAY}: {problem}"));
+                    } else {
+                        warn!("neither Redis nor the store says what changed: {problem}");
                     }
                 }
             }
-            polls += 1;
-            reconcile |= polls % POLLS_PER_RECONCILE == 0;
             self.tell(fault);
             tokio::select! {
                 () = sleep(self.freshness.refresh / 2) => {}
@@ -185,43 +194,56 @@ impl CachedDirectory {
         }))
     }
 
-    /// Learns what changed after `seen`: the new counter, and whether Redis answered.
-    async fn poll(&self, seen: u64, reconcile: bool) -> Result<(u64, bool), String> {
+    /// Learns what changed: from Redis, and when it is time to reconcile, or Redis cannot say, from the store.
+    async fn poll(&self, progress: &mut Progress, reconcile: bool) -> Result<Heard, String> {
         let mut problem = String::from("no `redis.url`");
-        let mut answered = self.redis.is_none();
+        let mut posted_counter = None;
+        let mut redis_answered = false;
         if let Some(redis) = &self.redis {
-            match redis.posted_since(seen).await {
+            match redis.posted_since(progress.redis_seen).await {
                 Ok(posted) => {
-                    answered = true;
+                    redis_answered = true;
                     self.raise_floors(&posted.tenants);
+                    posted_counter = posted.counter;
                     if let Some(counter) = posted.counter
-                        && counter >= seen
-                        && !reconcile
+                        && counter >= progress.redis_seen
                     {
-                        return Ok((counter, true));
+                        progress.redis_seen = counter;
+                        if !reconcile {
+                            return Ok(Heard { redis: true, store: false, older_store: false });
+                        }
+                    } else {
+                        // Flushed, or an older memory.
+                        progress.redis_seen = 0;
                     }
                 }
                 Err(error) => problem = format!("Redis: {error}"),
             }
         }
-        let store = timeout(LOOKUP_TIMEOUT, self.store.changes_since(seen)).await;
-        match store {
-            Ok(Ok(changes)) => {
-                self.raise_floors(&changes.tenants);
-                if let (Some(redis), true) = (&self.redis, answered) {
-                    // What a writer could not post (Redis was away, or has been flushed) is posted here.
-                    if let Err(error) = redis.post(changes.counter, &changes.tenants).await {
-                        warn!("changes cannot be posted to Redis: {error}");
-                        answered = false;
-                    }
-                }
-                Ok((changes.counter.max(seen), answered))
-            }
+        // Whatever Redis may lack: what it has not counted, and what the store has not been asked for yet.
+        let since = match (&self.redis, redis_answered) {
+            (Some(_), true) => progress.store_seen.min(posted_counter.unwrap_or(0)),
+            _ => progress.store_seen,
+        };
+        let changes = match timeout(STORE_TIMEOUT, self.store.changes_since(since)).await {
+            Ok(Ok(changes)) => changes,
             // With Redis there, a store that is away delays nothing.
-            _ if answered && self.redis.is_some() => Ok((seen, true)),
-            Ok(Err(error)) => Err(format!("{problem}; store: {error}")),
-            Err(_) => Err(format!("{problem}; store: no answer")),
+            _ if redis_answered => return Ok(Heard { redis: true, store: false, older_store: false }),
+            Ok(Err(error)) => return Err(format!("{problem}; store: {error}")),
+            Err(_) => return Err(format!("{problem}; store: no answer")),
+        };
+        self.raise_floors(&changes.tenants);
+        // Read after Redis, a store can be ahead of it, never behind: unless it is an old copy.
+        let older_store = posted_counter.is_some_and(|posted| posted > changes.counter);
+        if let (Some(redis), true, false) = (&self.redis, redis_answered, older_store) {
+            // What a writer could not post (Redis was away, or has been flushed) is posted here.
+            if let Err(error) = redis.post(changes.counter, &changes.tenants).await {
+                warn!("changes cannot be posted to Redis: {error}");
+                redis_answered = false;
+            }
         }
+        progress.store_seen = changes.counter;
+        Ok(Heard { redis: redis_answered || self.redis.is_none(), store: true, older_store })
     }
 
     fn raise_floors(&self, tenants: &[(String, u64)]) {
@@ -251,6 +273,14 @@ impl CachedDirectory {
         let known = self.tenants.get(tenant).await?;
         let fresh = known.version()? >= self.floor(tenant) && self.contact_age() <= self.freshness.max_stale;
         fresh.then_some(known)
+    }
+
+    /// What is known once this version of the tenant is.
+    async fn lookup_at_least(&self, tenant: &Tenant, known: u64, version: u64) -> Lookup {
+        if version > known {
+            self.raise_floors(&[(tenant.to_string(), version)]);
+        }
+        self.lookup(tenant).await
     }
 
     /// Reads a tenant from Redis or the store, one reader per tenant at a time.
@@ -286,8 +316,11 @@ impl CachedDirectory {
 
     async fn read(&self, tenant: &Tenant) -> Lookup {
         let mut problem = String::new();
+        let mut redis_answered = false;
         if let Some(redis) = &self.redis {
-            match redis.read(tenant).await {
+            let read = redis.read(tenant).await;
+            redis_answered = read.is_ok();
+            match read {
                 Ok(Some((version, sealed))) if version >= self.floor(tenant) => {
                     match self.open(tenant, version, &sealed) {
                         Ok(known) => return known,
@@ -300,10 +333,12 @@ impl CachedDirectory {
                 Err(error) => problem = format!("Redis: {error}; "),
             }
         }
-        match self.store.tenant(tenant).await {
-            Ok(record) => self.keep(tenant, record.version, record.specs).await,
-            Err(error) => Lookup::Unknown(Unknown::Away(format!("{problem}store: {error}"))),
-        }
+        let record = match timeout(STORE_TIMEOUT, self.store.tenant(tenant)).await {
+            Ok(Ok(record)) => return self.keep(tenant, record.version, record.specs).await,
+            Ok(Err(error)) => format!("{problem}store: {error}"),
+            Err(_) => format!("{problem}store: no answer within {} s", STORE_TIMEOUT.as_secs()),
+        };
+        nobody_can_say(redis_answered, record)
     }
 
     /// What the store says becomes what Redis says, then what memory says.
@@ -373,6 +408,29 @@ impl CachedDirectory {
 }
 
 const AWAY: &str = "Redis and the store are away";
+const OLDER_STORE: &str = "the store is older than what Redis has seen of it (restored from a copy?): delete our keys in Redis, so that they are made anew";
+
+/// How far changes are known.
+#[derive(Default)]
+struct Progress {
+    /// Redis's counter at its last answer.
+    redis_seen: u64,
+    /// The store's counter at its last answer; only the store raises it.
+    store_seen: u64,
+}
+
+/// Who answered a poll.
+struct Heard {
+    redis: bool,
+    store: bool,
+    /// Redis counts changes this store has never seen.
+    older_store: bool,
+}
+
+/// Redis alone may serve the others: only this tenant waits. With both gone everybody does.
+fn nobody_can_say(redis_answered: bool, problem: String) -> Lookup {
+    Lookup::Unknown(if redis_answered { Unknown::Tenant(problem) } else { Unknown::Away(problem) })
+}
 
 /// Moving a record to another tenant, or back to an older version, must not open.
 fn associated(tenant: &Tenant, version: u64) -> Vec<u8> {
@@ -393,25 +451,16 @@ impl Directory for CachedDirectory {
 
     async fn confirm(&self, tenant: &Tenant, known: u64) -> Lookup {
         // The truth first: Redis may not have heard of a change yet.
-        let version = async {
-            let problem = match self.store.tenant_version(tenant).await {
-                Ok(version) => return Ok(version),
-                Err(error) => error.to_string(),
-            };
-            match &self.redis {
-                Some(redis) => redis.version(tenant).await.ok().flatten().ok_or(problem),
-                None => Err(problem),
-            }
+        let problem = match timeout(STORE_TIMEOUT, self.store.tenant_version(tenant)).await {
+            Ok(Ok(version)) => return self.lookup_at_least(tenant, known, version).await,
+            Ok(Err(error)) => format!("store: {error}"),
+            Err(_) => format!("store: no answer within {} s", STORE_TIMEOUT.as_secs()),
         };
-        match timeout(LOOKUP_TIMEOUT, version).await {
-            Ok(Ok(version)) => {
-                if version > known {
-                    self.raise_floors(&[(tenant.to_string(), version)]);
-                }
-                self.lookup(tenant).await
-            }
-            Ok(Err(problem)) => self.unknown(Unknown::Away(problem)),
-            Err(_) => self.unknown(Unknown::Away("no answer within 5 s".into())),
+        let Some(redis) = &self.redis else { return self.unknown(Unknown::Away(problem)) };
+        match redis.version(tenant).await {
+            Ok(Some(version)) => self.lookup_at_least(tenant, known, version).await,
+            Ok(None) => nobody_can_say(true, problem),
+            Err(error) => self.unknown(Unknown::Away(format!("{problem}; Redis: {error}"))),
         }
     }
 }

@@ -102,7 +102,7 @@ impl Redis {
             local known = tonumber(redis.call('GET', KEYS[1]) or '-1')
             if tonumber(ARGV[1]) > known then redis.call('SET', KEYS[1], ARGV[1]) end
             for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[2], 'GT', ARGV[i + 1], ARGV[i]) end
-            redis.call('PUBLISH', KEYS[3], ARGV[1])
+            if tonumber(ARGV[1]) > known or #ARGV > 1 then redis.call('PUBLISH', KEYS[3], ARGV[1]) end
             return 1";
         let script = Script::new(RISE_ONLY);
         // Lua unpacks a limited number of arguments; a thousand tenants at a time is far below it.
@@ -132,6 +132,11 @@ impl Redis {
             .query_async(&mut self.connection.clone())
             .await?;
         Ok(Posted { counter, tenants })
+    }
+
+    /// The change counter as posted; none: nothing is known here.
+    pub async fn counter(&self) -> Result<Option<u64>, RedisError> {
+        self.connection.clone().get(self.key("changes")).await
     }
 
     /// The version of a tenant's last change; none: unknown here.

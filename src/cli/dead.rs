@@ -336,9 +336,13 @@ async fn chosen(
         return Err(Failure::usage("no dead letter is named")
             .hint("name ids such as `dl_17`, or `--all` with filters"));
     }
-    let mut rows = Vec::new();
+    let mut rows: Vec<DeadRow> = Vec::new();
     for id in ids {
-        rows.push(find(store, id).await?.row);
+        let row = find(store, id).await?.row;
+        // Named twice is meant once.
+        if rows.iter().all(|known| known.id != row.id) {
+            rows.push(row);
+        }
     }
     if all {
         let mut filter = DeadFilter { limit: PAGE, ..filter };
@@ -384,6 +388,10 @@ impl Replay {
         let mut replayed = 0;
         for row in &rows {
             let Some(letter) = store.dead_show(row.id).await? else { continue };
+            if letter.row.state == DeadState::Replayed {
+                // Somebody else was quicker.
+                continue;
+            }
             let cycle = store.next_cycle().await?;
             let sent =
                 replay::replay(&broker, &letter, cycle, target.as_ref().map(|(id, _)| id.as_str())).await;

@@ -85,8 +85,21 @@ enum Command {
     Other(Vec<OsString>),
 }
 
+/// A reader that went away (`| head`) is no reason for a panic's report.
+fn end_quietly_without_reader() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") {
+            std::process::exit(1);
+        }
+        report(panic);
+    }));
+}
+
 /// Runs one command; everything it has to say about a failure is on standard error afterwards.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    end_quietly_without_reader();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

@@ -77,7 +77,7 @@ impl Publish {
             let publishes = events.into_iter().map(|event| async move {
                 let id = event.tags.message_id.clone().unwrap_or_default();
                 let message = Outgoing { body: event.body, tags: event.tags };
-                (event.place, id, broker.publish(Target::Events, message).await)
+                (event.place, id, services::confirmed(broker.publish(Target::Events, message)).await)
             });
             let mut results = stream::iter(publishes).buffered(CONCURRENCY);
             while let Some((place, id, result)) = results.next().await {

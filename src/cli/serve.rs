@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Common, Failure, log, services};
 use crate::api::{self, Probe, Readiness};
@@ -208,23 +208,33 @@ impl Process {
         });
         info!(role = self.role.as_str(), store = %self.store.url(), "paperboy is running");
 
-        stop.cancelled().await;
+        // Nothing of this ends by itself: a part that does has failed, and half a process helps nobody.
+        let failed = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            _ = tasks.join_next() => Some("a background task"),
+            _ = ended(&mut delivering), if delivering.is_some() => Some("the worker"),
+            _ = ended(&mut draining), if draining.is_some() => Some("the drain of dead letters"),
+        };
+        if let Some(part) = failed {
+            error!("{part} ended unasked; stopping");
+            stop.cancel();
+        }
         let _ = stopping.send(Some("stopping".to_owned()));
         info!("stopping: nothing new is taken, what is running has {} s", self.config.delivery.grace_s);
-        if let Some(delivering) = delivering {
-            match delivering.await {
-                Ok(finish) => info!(
-                    finished = finish.finished,
-                    given_back = finish.given_back,
-                    "finished {} deliveries, gave {} back to the broker",
-                    finish.finished,
-                    finish.given_back
-                ),
-                Err(error) => warn!("the worker failed: {error}"),
-            }
+        match ended(&mut delivering).await {
+            Some(Ok(finish)) => info!(
+                finished = finish.finished,
+                given_back = finish.given_back,
+                "finished {} deliveries, gave {} back to the broker",
+                finish.finished,
+                finish.given_back
+            ),
+            Some(Err(error)) => error!("the worker failed: {error}"),
+            None => {}
         }
-        if let Some(draining) = draining {
-            let _ = draining.await;
+        if let Some(Err(error)) = ended(&mut draining).await {
+            error!("the drain of dead letters failed: {error}");
         }
         background.cancel();
         let ended = async { while tasks.join_next().await.is_some() {} };
@@ -237,7 +247,10 @@ impl Process {
         }
         self.store.close().await;
         info!("stopped");
-        Ok(())
+        match failed {
+            None => Ok(()),
+            Some(part) => Err(Failure::world(format!("{part} ended unasked; its reason is in the log"))),
+        }
     }
 
     /// The worker over this process's services, until its intake ends and everything taken is settled.
@@ -271,6 +284,16 @@ impl Process {
     }
 }
 
+/// The end of a task, told once; none for a task that is not there or has been told of.
+async fn ended<T>(task: &mut Option<JoinHandle<T>>) -> Option<Result<T, JoinError>> {
+    let result = match task {
+        Some(running) => running.await,
+        None => return None,
+    };
+    *task = None;
+    Some(result)
+}
+
 /// Taking is allowed while no condition has a fault.
 async fn keep_gate(
     mut conditions: Vec<watch::Receiver<Option<String>>>,
@@ -286,8 +309,13 @@ async fn keep_gate(
         });
         let changes = conditions.iter_mut().map(|fault| Box::pin(fault.changed()));
         tokio::select! {
-            // One that is gone belongs to a process that is ending.
-            (changed, _, _) = futures_util::future::select_all(changes) => if changed.is_err() { return },
+            (changed, _, _) = futures_util::future::select_all(changes) => {
+                // One that is gone will never be well again.
+                if changed.is_err() {
+                    gate.send_replace(false);
+                    return;
+                }
+            }
             () = stop.cancelled() => return,
         }
     }

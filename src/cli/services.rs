@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::broker::Unconfirmed;
 use crate::broker::rabbitmq::{RabbitMq, Settings};
 use crate::cache::directory::reconcile_after;
 use crate::cache::redis::Redis;
@@ -10,6 +11,9 @@ use crate::domain::seal::SealKey;
 use crate::store::{Store, StoreUrl, key};
 
 use super::Failure;
+
+/// How long a command waits for one confirm.
+const CONFIRM_WAIT: Duration = Duration::from_secs(30);
 
 /// The store that is there; never makes one.
 pub(super) async fn open_store(config: &Config) -> Result<(Store, SealKey), Failure> {
@@ -92,15 +96,16 @@ pub(super) fn redis(config: &Config) -> Result<Option<Redis>, Failure> {
 /// Tells every process of a change and waits until all use it.
 pub(super) async fn spread(config: &Config, store: &Store, counter: u64, wait: bool) -> Result<(), Failure> {
     if let Some(redis) = redis(config)? {
-        // Everything after the counter before: usually the one tenant this command changed.
-        let changes = store.changes_since(counter.saturating_sub(1)).await?;
         let posted = async {
             let ours = format!("{} {}", store.id(), store.key_check());
-            if redis.claim(&ours).await? == ours {
-                redis.post(changes.counter, &changes.tenants).await?;
-                return Ok(true);
+            if redis.claim(&ours).await? != ours {
+                return Ok(false);
             }
-            Ok::<bool, redis::RedisError>(false)
+            // Redis's counter promises that every change up to it is posted: so is whatever it lacks.
+            let known = redis.counter().await?.unwrap_or(0);
+            let changes = store.changes_since(known.min(counter.saturating_sub(1))).await?;
+            redis.post(changes.counter, &changes.tenants).await?;
+            Ok::<bool, anyhow::Error>(true)
         };
         match posted.await {
             Ok(true) => {}
@@ -109,7 +114,7 @@ pub(super) async fn spread(config: &Config, store: &Store, counter: u64, wait: b
                 store.url()
             ),
             Err(error) => eprintln!(
-                "warning: Redis was not told ({error}); running processes see the change within {:?}",
+                "warning: Redis was not told ({error:#}); running processes see the change within {:?}",
                 reconcile_after(config.cache.refresh())
             ),
         }
@@ -118,4 +123,12 @@ pub(super) async fn spread(config: &Config, store: &Store, counter: u64, wait: b
         tokio::time::sleep(config.cache.refresh()).await;
     }
     Ok(())
+}
+
+/// A person waits for this confirm: not for ever.
+pub(super) async fn confirmed(
+    publish: impl Future<Output = Result<(), Unconfirmed>>,
+) -> Result<(), Unconfirmed> {
+    let too_long = || Unconfirmed::Unknown(format!("no confirm within {} s", CONFIRM_WAIT.as_secs()));
+    tokio::time::timeout(CONFIRM_WAIT, publish).await.unwrap_or_else(|_| Err(too_long()))
 }

@@ -96,6 +96,10 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     /// One message from taking to settling.
     async fn handle(self: Arc<Self>, taken: Taken) {
         let Taken { queue, message, receipt } = taken;
+        if !receipt.is_live() {
+            // Its channel died while it waited here: somebody else gets it.
+            return;
+        }
         let hand = self.balance.take(queue);
         let ending = tokio::select! {
             biased;

@@ -6,6 +6,7 @@
 )]
 
 mod bad_input;
+mod broker;
 mod cli;
 mod delivery;
 mod faults;

@@ -181,3 +181,62 @@ async fn what_redis_holds_is_sealed() {
     assert!(sealed.len() > 100 && !text.contains("canary-path") && !text.contains(&made.secret[6..20]));
     serve.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_redis_missed_is_posted_with_the_next_one() {
+    let mut redis = PrivateRedis::start().await;
+    let mut app = App::new();
+    app.set("REDIS__URL", &redis.url());
+    // Nothing is compared with the store within the test: the next change has to bring the missed one along.
+    app.set("CACHE__REFRESH_S", "10");
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    app.migrate().await;
+    let add = async |tenant: &str, path: &str| {
+        let url = receiver.url(path);
+        app.ok(&["subscription", "add", "--no-wait", "--tenant", tenant, "--events", "#", "--url", &url])
+            .await;
+    };
+    add("acme", "/first").await;
+    let serve = app.serve("all").await;
+    let amqp = app.amqp().await;
+    amqp.publish("a.b", &event("evt_1", "acme", "a.b"), BasicProperties::default()).await;
+    receiver.wait_for(1, 10).await;
+    redis.command(&["CLIENT", "PAUSE", "1500", "ALL"]).await;
+    add("acme", "/second").await;
+    tokio::time::sleep(std::time::Duration::from_millis(1600)).await;
+    add("beta", "/beta").await;
+    let both = || async {
+        amqp.publish("a.b", &event(&crate::support::unique(), "acme", "a.b"), BasicProperties::default())
+            .await;
+        receiver.hits().iter().any(|hit| hit.path == "/second")
+    };
+    eventually("the missed change is seen", 8, both).await;
+    serve.stop().await;
+    redis.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_defers_strangers_and_serves_the_known() {
+    let redis = PrivateRedis::start().await;
+    let mut app = App::new();
+    app.set("REDIS__URL", &redis.url());
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    app.migrate().await;
+    app.subscribe(subscription("known", &receiver.url("/known"))).await;
+    let worker = app.serve("worker").await;
+    let amqp = app.amqp().await;
+    amqp.publish("a.b", &event("evt_1", "known", "a.b"), BasicProperties::default()).await;
+    receiver.wait_for(1, 10).await;
+    for file in ["paperboy.db", "paperboy.db-wal"] {
+        std::fs::write(app.path(file), "this is no database any more".repeat(1000)).unwrap();
+    }
+    amqp.publish("a.b", &event("evt_2", "stranger", "a.b"), BasicProperties::default()).await;
+    let deferred = || async { worker.metric("paperboy_deferred_total", "").await > 2.5 };
+    eventually("the stranger's event is put off, again and again", 20, deferred).await;
+    amqp.publish("a.b", &event("evt_3", "known", "a.b"), BasicProperties::default()).await;
+    receiver.wait_for(2, 10).await;
+    assert!(worker.is_ready().await, "{}", worker.log());
+    assert_eq!(amqp.ready("dead.events").await, Some(0));
+    assert!(worker.metric("paperboy_given_back_total", "").await < 0.5);
+    worker.stop().await;
+}

@@ -12,7 +12,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender, unbounded_channel};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -59,7 +59,11 @@ impl Intake {
         while let Some(connection) = self.link.redial(&self.stop).await {
             let connection = Arc::new(connection);
             let began = Instant::now();
-            let reason = match self.topology.ensure(&connection, self.declare).await {
+            let ensured = tokio::select! {
+                ensured = self.topology.ensure(&connection, self.declare) => ensured,
+                () = self.stop.cancelled() => break,
+            };
+            let reason = match ensured {
                 Ok(()) => self.serve(&connection).await,
                 Err(error) => Some(error.to_string()),
             };
@@ -93,7 +97,9 @@ impl Intake {
                 gate: self.gate.clone(),
                 sink: sink.clone(),
                 stop: self.stop.clone(),
+                fault: self.fault.clone(),
                 settling: JoinSet::new(),
+                earlier: Vec::new(),
             };
             lines.spawn(line.run());
         }
@@ -129,8 +135,11 @@ struct QueueLine {
     gate: watch::Receiver<bool>,
     sink: mpsc::Sender<Taken>,
     stop: CancellationToken,
+    fault: watch::Sender<Option<String>>,
     /// Acknowledgers of this connection's channels; aborted with it, which kills their receipts.
     settling: JoinSet<()>,
+    /// Lines of paused channels: their messages are still in hand.
+    earlier: Vec<WeakUnboundedSender<(u64, Settlement)>>,
 }
 
 impl QueueLine {
@@ -151,6 +160,7 @@ impl QueueLine {
                     metrics::counter!("paperboy_consumer_faults_total", "queue" => self.queue.as_str())
                         .increment(1);
                     warn!("the consumer of `{}` is rebuilt: {reason}", self.queue);
+                    self.tell(Some(reason));
                     if began.elapsed() > WELL_AFTER {
                         pauses = super::link::pauses();
                     }
@@ -176,14 +186,20 @@ impl QueueLine {
         if let Some(end) = self.wait_for_gate().await {
             return end;
         }
-        let (channel, consumer) = match self.consume().await {
+        let consumed = tokio::select! {
+            consumed = self.consume() => consumed,
+            () = self.stop.cancelled() => return End::Stopped,
+        };
+        let (channel, consumer) = match consumed {
             Ok(opened) => opened,
             Err(_) if !self.connection.status().connected() => return End::Lost,
             Err(error) => return End::Fault(error.to_string()),
         };
+        self.tell(None);
         info!("taking from `{}`, at most {} in hand", self.queue, self.prefetch);
         let (line, settled) = unbounded_channel();
         let acknowledger = self.settling.spawn(acknowledger::run(channel.clone(), settled));
+        self.earlier.push(line.downgrade());
         let end = self.forward(&channel, consumer, line).await;
         if matches!(end, End::Lost | End::Fault(_)) {
             acknowledger.abort();
@@ -202,11 +218,14 @@ impl QueueLine {
             if !self.connection.status().connected() {
                 return Some(End::Lost);
             }
-            if *self.gate.borrow_and_update() {
+            // What was taken before a pause counts: else every pause would add a whole prefetch.
+            self.earlier.retain(|line| line.strong_count() > 0);
+            let in_hand: usize = self.earlier.iter().map(WeakUnboundedSender::strong_count).sum();
+            if *self.gate.borrow_and_update() && in_hand <= usize::from(self.prefetch) / 2 {
                 return None;
             }
             tokio::select! {
-                _ = self.gate.changed() => {}
+                changed = self.gate.changed() => if changed.is_err() { return Some(End::Stopped) },
                 () = self.stop.cancelled() => {}
                 _ = tick.tick() => {}
             }
@@ -235,7 +254,11 @@ impl QueueLine {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break End::Stopped,
-                _ = self.gate.changed() => {
+                changed = self.gate.changed() => {
+                    // Whoever kept the gate is gone, and the process with it.
+                    if changed.is_err() {
+                        break End::Stopped;
+                    }
                     if !*self.gate.borrow_and_update() {
                         break End::Paused;
                     }
@@ -249,7 +272,7 @@ impl QueueLine {
                     }
                 }
                 next = consumer.next() => match next {
-                    Some(Ok(delivery)) => self.pass_on(delivery, &line).await,
+                    Some(Ok(delivery)) => if !self.pass_on(delivery, &line).await { break End::Stopped },
                     Some(Err(_)) if !self.connection.status().connected() => break End::Lost,
                     Some(Err(error)) => break End::Fault(error.to_string()),
                     None => break End::Fault("the broker cancelled the consumer".into()),
@@ -262,11 +285,28 @@ impl QueueLine {
         end
     }
 
-    async fn pass_on(&self, delivery: Delivery, line: &UnboundedSender<(u64, Settlement)>) {
+    /// False when nobody receives any more: taking on would only hand messages back for ever.
+    async fn pass_on(&self, delivery: Delivery, line: &UnboundedSender<(u64, Settlement)>) -> bool {
         let receipt = Receipt::new(delivery.delivery_tag, line.clone());
         let taken = Taken { queue: self.queue, message: codec::decode(self.queue, delivery), receipt };
         // The sink holds a whole prefetch; a closed one drops the receipt, which hands the message back.
-        let _ = self.sink.send(taken).await;
+        self.sink.send(taken).await.is_ok()
+    }
+
+    /// Says what is wrong with this queue, or that nothing is; other queues' faults stay.
+    fn tell(&self, reason: Option<String>) {
+        let mine = format!("`{}`: ", self.queue);
+        self.fault.send_if_modified(|known| match reason {
+            Some(reason) => {
+                *known = Some(format!("{mine}{reason}"));
+                true
+            }
+            None if known.as_ref().is_some_and(|known| known.starts_with(&mine)) => {
+                *known = None;
+                true
+            }
+            None => false,
+        });
     }
 }
 

@@ -1,16 +1,17 @@
-//! The one task that publishes: it alone calls `basic_publish` and reads the confirms in that order.
+//! The one task that publishes: it alone calls `basic_publish` and judges the confirms.
 //!
-//! RabbitMQ confirms an unroutable message positively and lapin shows its return inside *some* confirm, often
-//! another publish's. With one owner per channel, every confirm in one `FuturesUnordered` in the order of
-//! publishing, a hop's return is always seen before its own confirm (measured: none missed). So a hop is safe
-//! when its confirm came and its return did not.
+//! RabbitMQ confirms an unroutable message positively, and lapin shows its return inside *some* confirm, often
+//! another publish's: while an acknowledgement of many tags is worked off, each tag takes the oldest return
+//! there is, whosever it is. So everything that is ready is taken in before any of it is judged; a confirm
+//! that carries nothing is then safe unless its own return was seen; and one that carries another's return may
+//! have left its own to a later tag, so it is judged after a pause. A hop whose return was seen is not safe.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation, Connection, Event};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,6 +29,10 @@ use crate::broker::{Outgoing, Target, Unconfirmed};
 const WINDOW: usize = 2048;
 /// A confirm that takes longer, with no alarm, is not coming.
 const CONFIRM_WAIT: Duration = Duration::from_secs(30);
+/// lapin works an acknowledgement off in microseconds; after this long every return of it has been seen.
+const JUDGE_LATER: Duration = Duration::from_millis(250);
+/// The topology is put right at most this often.
+const MEND_PAUSE: Duration = Duration::from_secs(1);
 /// Pauses before a returned message is published again: at once where the topology could be mended, then
 /// until a person has mended it.
 const STRAY_PAUSES_MS: [u64; 4] = [100, 1_000, 2_000, 5_000];
@@ -99,7 +104,8 @@ struct Health {
 struct Facts {
     down: Option<String>,
     blocked: Option<String>,
-    unroutable: Option<String>,
+    /// Targets whose messages came back, until one arrives there again.
+    unroutable: Vec<Target>,
     unblocked_at: Option<Instant>,
 }
 
@@ -108,12 +114,15 @@ impl Health {
         let mut facts = self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut facts);
         let held = facts.down.clone().or(facts.blocked.clone());
-        set(&self.fault, held.clone().or(facts.unroutable.clone()));
+        let missing = facts.unroutable.first().map(|target| {
+            format!("RabbitMQ returned a message for {target:?}: its queue is missing (`broker.declare = true` declares it)")
+        });
+        set(&self.fault, held.clone().or(missing));
         set(&self.held, held);
     }
 
-    fn is_unroutable(&self) -> bool {
-        self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).unroutable.is_some()
+    fn is_unroutable(&self, target: Target) -> bool {
+        self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).unroutable.contains(&target)
     }
 
     fn is_blocked(&self) -> bool {
@@ -165,6 +174,10 @@ impl Owner {
             }
             sleep(pauses.next().unwrap_or(Duration::from_secs(5))).await;
             connection = self.link.redial(&self.stop).await;
+            // The exchange itself may be gone: publishing to it would only end the channel.
+            if let Some(open) = &connection {
+                self.mend(open).await;
+            }
         }
     }
 
@@ -177,28 +190,33 @@ impl Owner {
         let channel = opened.map_err(|error| error.to_string())?;
         let mut line = Line::new(channel);
         let mut tick = interval(Duration::from_secs(1));
+        let mut mended_at: Option<Instant> = None;
         loop {
             let room = line.waiting.len() < WINDOW && !self.health.is_blocked();
             let stray_due = line.strays.front().map(|(due, _)| *due);
+            let doubt_due = line.doubtful.front().map(|(due, _, _)| *due);
             tokio::select! {
                 biased;
                 () = lost.cancelled() => return Err("lost".into()),
                 () = self.stop.cancelled() => return Ok(()),
-                Some((hop, confirmation)) = line.confirms.next(), if !line.confirms.is_empty() => {
-                    let confirmation = confirmation.map_err(|error| error.to_string())?;
-                    if line.confirmed(hop, confirmation, &self.health)? {
+                Some(first) = line.confirms.next(), if !line.confirms.is_empty() => {
+                    line.take_in(first, &self.health)?;
+                    if line.wants_mending && mended_at.is_none_or(|at| at.elapsed() > MEND_PAUSE) {
+                        line.wants_mending = false;
                         self.mend(connection).await;
+                        mended_at = Some(Instant::now());
                     }
                 }
+                () = until(doubt_due) => line.judge_doubtful(&self.health),
                 () = until(stray_due), if room => {
                     if let Some((_, request)) = line.strays.pop_front() {
-                        line.publish(&self.topology, request, lost).await?;
+                        line.publish(&self.topology, request);
                     }
                 }
                 _ = tick.tick() => line.check_age(&self.health)?,
                 request = self.inbox.recv(), if room => match request {
-                    Some(request) => line.publish(&self.topology, request, lost).await?,
-                    None if line.waiting.is_empty() && line.strays.is_empty() => {
+                    Some(request) => line.publish(&self.topology, request),
+                    None if line.is_idle() => {
                         let _ = line.channel.close(200, "bye".into()).await;
                         return Ok(());
                     }
@@ -268,8 +286,14 @@ struct Line {
     next_hop: u64,
     confirms: FuturesUnordered<Confirm>,
     waiting: HashMap<u64, (Instant, Request)>,
+    /// Hops whose message came back and whose confirm has not been judged yet.
     returned: HashSet<u64>,
+    /// Confirmed, but with another hop's return: their own may still come.
+    doubtful: VecDeque<(Instant, u64, Request)>,
+    /// Came back; to be published again when due.
     strays: VecDeque<(Instant, Request)>,
+    wants_mending: bool,
+    heard_at: Instant,
 }
 
 impl Line {
@@ -280,19 +304,23 @@ impl Line {
             confirms: FuturesUnordered::new(),
             waiting: HashMap::new(),
             returned: HashSet::new(),
+            doubtful: VecDeque::new(),
             strays: VecDeque::new(),
+            wants_mending: false,
+            heard_at: Instant::now(),
         }
     }
 
-    async fn publish(
-        &mut self,
-        topology: &Topology,
-        request: Request,
-        lost: &CancellationToken,
-    ) -> Result<(), String> {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.doubtful.is_empty() && self.strays.is_empty()
+    }
+
+    /// Starts one publish. Writing it is part of what is waited for: an alarm holds the write up, and must not
+    /// hold up the confirms of others.
+    fn publish(&mut self, topology: &Topology, request: Request) {
         if request.reply.is_closed() {
             // Whoever asked has given up: publishing now would only make a duplicate.
-            return Ok(());
+            return;
         }
         let hop = self.next_hop;
         self.next_hop += 1;
@@ -300,64 +328,92 @@ impl Line {
         let (exchange, key) = topology.route(request.target, message.tags.kind.as_deref());
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let properties = codec::encode(&message.tags, hop);
-        let publish =
-            self.channel.basic_publish(exchange.into(), key.into(), options, &message.body, properties);
-        // An alarm holds this call up; a lost connection must not.
-        let written = tokio::select! {
-            written = publish => written,
-            () = lost.cancelled() => return Err("lost".into()),
-        };
-        let confirm = written.map_err(|error| error.to_string())?;
+        let (channel, body) = (self.channel.clone(), message.body.clone());
         self.waiting.insert(hop, (Instant::now(), request));
-        self.confirms.push(Box::pin(async move { (hop, confirm.await) }));
+        self.confirms.push(Box::pin(async move {
+            let publish = channel.basic_publish(exchange.into(), key.into(), options, &body, properties);
+            let confirmed = match publish.await {
+                Ok(confirm) => confirm.await,
+                Err(error) => Err(error),
+            };
+            (hop, confirmed)
+        }));
+    }
+
+    /// Takes in every confirm that is ready, returns first, and judges them.
+    fn take_in(&mut self, first: (u64, lapin::Result<Confirmation>), health: &Health) -> Result<(), String> {
+        let mut ready = vec![first];
+        // The set may yield before it is through; twice nothing is nothing.
+        let mut nothing = 0;
+        while nothing < 2 {
+            match self.confirms.next().now_or_never() {
+                Some(Some(next)) => ready.push(next),
+                Some(None) => break,
+                None => nothing += 1,
+            }
+        }
+        self.heard_at = Instant::now();
+        let mut confirmed = Vec::with_capacity(ready.len());
+        for (hop, confirmation) in ready {
+            let (refused, message) = match confirmation.map_err(|error| error.to_string())? {
+                Confirmation::Ack(message) => (false, message),
+                Confirmation::Nack(message) => (true, message),
+                Confirmation::NotRequested => return Err("confirms are off on the publishing channel".into()),
+            };
+            let carried = message.map(|message| codec::hop_of(&message.delivery.properties));
+            match carried {
+                Some(Some(returned)) => self.returned.insert(returned),
+                Some(None) => return Err("the broker returned a message that is not ours".into()),
+                None => false,
+            };
+            confirmed.push((hop, refused, carried.is_some_and(|returned| returned != Some(hop))));
+        }
+        for (hop, refused, carried_another) in confirmed {
+            // Gone already: its asker was told that its fate is unknown.
+            let Some((_, request)) = self.waiting.remove(&hop) else { continue };
+            if carried_another && !refused && !self.returned.contains(&hop) {
+                self.doubtful.push_back((Instant::now() + JUDGE_LATER, hop, request));
+            } else {
+                self.judge(hop, request, refused, health);
+            }
+        }
         Ok(())
     }
 
-    /// Takes one confirm in; true when a message came back and the topology wants mending.
-    fn confirmed(&mut self, hop: u64, confirmation: Confirmation, health: &Health) -> Result<bool, String> {
-        let (refused, message) = match confirmation {
-            Confirmation::Ack(message) => (false, message),
-            Confirmation::Nack(message) => (true, message),
-            Confirmation::NotRequested => return Err("confirms are off on the publishing channel".into()),
-        };
-        if let Some(message) = message {
-            match codec::hop_of(&message.delivery.properties) {
-                Some(hop) => self.returned.insert(hop),
-                None => return Err("the broker returned a message that is not ours".into()),
-            };
+    /// By now every return of the acknowledgements that brought these has been seen.
+    fn judge_doubtful(&mut self, health: &Health) {
+        let now = Instant::now();
+        while self.doubtful.front().is_some_and(|(due, _, _)| *due <= now) {
+            if let Some((_, hop, request)) = self.doubtful.pop_front() {
+                self.judge(hop, request, false, health);
+            }
         }
-        let Some((_, request)) = self.waiting.remove(&hop) else { return Ok(false) };
+    }
+
+    fn judge(&mut self, hop: u64, request: Request, refused: bool, health: &Health) {
         if self.returned.remove(&hop) {
-            self.stray(request, health);
-            return Ok(true);
-        }
-        // Well again once a message that came back has arrived and no other is left.
-        if request.returns > 0
-            && self.strays.is_empty()
-            && self.waiting.values().all(|(_, other)| other.returns == 0)
-        {
-            health.update(|facts| facts.unroutable = None);
+            return self.stray(request, health);
         }
         let answer = if refused { Err(Unconfirmed::Refused) } else { Ok(()) };
+        if answer.is_ok() && health.is_unroutable(request.target) {
+            health.update(|facts| facts.unroutable.retain(|target| *target != request.target));
+        }
         // The asker may have gone; the message is where it belongs all the same.
         let _ = request.reply.send(answer);
-        Ok(false)
     }
 
     fn stray(&mut self, mut request: Request, health: &Health) {
         metrics::counter!("paperboy_returned_total").increment(1);
         let target = request.target;
         // Once per trouble, not once per try.
-        if !health.is_unroutable() {
+        if !health.is_unroutable(target) {
             error!(
                 target_queue = ?target,
                 "RabbitMQ returned a message: its queue or binding is missing; the source stays unacknowledged"
             );
+            health.update(|facts| facts.unroutable.push(target));
         }
-        let fault = format!(
-            "RabbitMQ returned a message for {target:?}: its queue is missing (`broker.declare = true` declares it)"
-        );
-        health.update(|facts| facts.unroutable = Some(fault));
+        self.wants_mending = true;
         let pause_ms = STRAY_PAUSES_MS[request.returns.min(STRAY_PAUSES_MS.len() - 1)];
         request.returns += 1;
         let due = Instant::now() + Duration::from_millis(pause_ms);
@@ -365,16 +421,30 @@ impl Line {
         self.strays.insert(place, (due, request));
     }
 
-    fn check_age(&self, health: &Health) -> Result<(), String> {
+    /// Tells askers whose confirm is overdue that its fate is unknown: one queue without a majority must not
+    /// end everybody's connection. Only silence on the whole channel does.
+    fn check_age(&mut self, health: &Health) -> Result<(), String> {
         if health.is_blocked() {
             return Ok(());
         }
         let unblocked_at = health.unblocked_at();
-        let overdue = self.waiting.values().any(|(published_at, _)| {
-            let since = unblocked_at.map_or(*published_at, |at| at.max(*published_at));
-            since.elapsed() > CONFIRM_WAIT
-        });
-        if overdue { Err(format!("no confirm for {} s", CONFIRM_WAIT.as_secs())) } else { Ok(()) }
+        let since = |at: Instant| unblocked_at.map_or(at, |unblocked| unblocked.max(at));
+        let overdue: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|(_, (published_at, _))| since(*published_at).elapsed() > CONFIRM_WAIT)
+            .map(|(hop, _)| *hop)
+            .collect();
+        if !overdue.is_empty() && since(self.heard_at).elapsed() > CONFIRM_WAIT {
+            return Err(format!("no confirm for {} s", CONFIRM_WAIT.as_secs()));
+        }
+        for hop in overdue {
+            if let Some((_, request)) = self.waiting.remove(&hop) {
+                let why = format!("no confirm from {:?} for {} s", request.target, CONFIRM_WAIT.as_secs());
+                let _ = request.reply.send(Err(Unconfirmed::Unknown(why)));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -382,7 +452,8 @@ impl Drop for Line {
     /// Everything still under way has an unknown fate; the askers decide.
     fn drop(&mut self) {
         let waiting = self.waiting.drain().map(|(_, (_, request))| request);
-        for request in waiting.chain(self.strays.drain(..).map(|(_, request)| request)) {
+        let doubtful = self.doubtful.drain(..).map(|(_, _, request)| request);
+        for request in waiting.chain(doubtful).chain(self.strays.drain(..).map(|(_, request)| request)) {
             let _ = request.reply.send(Err(Unconfirmed::Unknown("the connection was lost".into())));
         }
     }
