@@ -9,6 +9,7 @@ mod codec;
 mod intake;
 mod link;
 mod publisher;
+mod returns;
 pub mod topology;
 
 use std::time::Duration;

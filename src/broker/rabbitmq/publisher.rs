@@ -1,12 +1,7 @@
-//! The one task that publishes: it alone calls `basic_publish` and judges the confirms.
-//!
-//! RabbitMQ confirms an unroutable message positively, and lapin shows its return inside *some* confirm, often
-//! another publish's: while an acknowledgement of many tags is worked off, each tag takes the oldest return
-//! there is, whosever it is. So everything that is ready is taken in before any of it is judged; a confirm
-//! that carries nothing is then safe unless its own return was seen; and one that carries another's return may
-//! have left its own to a later tag, so it is judged after a pause. A hop whose return was seen is not safe.
+//! The one task that publishes: it alone calls `basic_publish` and judges the confirms, which say less than they
+//! seem to; [`super::returns`] tells what.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +17,7 @@ use tracing::{error, warn};
 
 use super::codec;
 use super::link::{Link, pauses};
+use super::returns::{Fate, Returns};
 use super::topology::Topology;
 use crate::broker::{Outgoing, Target, Unconfirmed};
 
@@ -286,8 +282,7 @@ struct Line {
     next_hop: u64,
     confirms: FuturesUnordered<Confirm>,
     waiting: HashMap<u64, (Instant, Request)>,
-    /// Hops whose message came back and whose confirm has not been judged yet.
-    returned: HashSet<u64>,
+    returns: Returns,
     /// Confirmed, but with another hop's return: their own may still come.
     doubtful: VecDeque<(Instant, u64, Request)>,
     /// Came back; to be published again when due.
@@ -303,7 +298,7 @@ impl Line {
             next_hop: 1,
             confirms: FuturesUnordered::new(),
             waiting: HashMap::new(),
-            returned: HashSet::new(),
+            returns: Returns::default(),
             doubtful: VecDeque::new(),
             strays: VecDeque::new(),
             wants_mending: false,
@@ -353,53 +348,53 @@ impl Line {
             }
         }
         self.heard_at = Instant::now();
-        let mut confirmed = Vec::with_capacity(ready.len());
+        let mut carried = Vec::with_capacity(ready.len());
         for (hop, confirmation) in ready {
-            let (refused, message) = match confirmation.map_err(|error| error.to_string())? {
-                Confirmation::Ack(message) => (false, message),
-                Confirmation::Nack(message) => (true, message),
+            let message = match confirmation.map_err(|error| error.to_string())? {
+                Confirmation::Ack(message) => message,
+                Confirmation::Nack(message) => {
+                    self.answer(hop, Err(Unconfirmed::Refused));
+                    message
+                }
                 Confirmation::NotRequested => return Err("confirms are off on the publishing channel".into()),
             };
-            let carried = message.map(|message| codec::hop_of(&message.delivery.properties));
-            match carried {
-                Some(Some(returned)) => self.returned.insert(returned),
-                Some(None) => return Err("the broker returned a message that is not ours".into()),
-                None => false,
+            let returned = match message {
+                Some(message) => Some(
+                    codec::hop_of(&message.delivery.properties)
+                        .ok_or("the broker returned a message that is not ours")?,
+                ),
+                None => None,
             };
-            confirmed.push((hop, refused, carried.is_some_and(|returned| returned != Some(hop))));
+            carried.push((hop, returned));
         }
-        for (hop, refused, carried_another) in confirmed {
-            // Gone already: its asker was told that its fate is unknown.
+        for (hop, fate) in self.returns.take_in(&carried) {
+            // Gone already: its asker was told that it was refused, or that its fate is unknown.
             let Some((_, request)) = self.waiting.remove(&hop) else { continue };
-            if carried_another && !refused && !self.returned.contains(&hop) {
-                self.doubtful.push_back((Instant::now() + JUDGE_LATER, hop, request));
-            } else {
-                self.judge(hop, request, refused, health);
+            match fate {
+                Fate::Doubtful => self.doubtful.push_back((Instant::now() + JUDGE_LATER, hop, request)),
+                Fate::CameBack => self.stray(request, health),
+                Fate::Arrived => arrived(request, health),
             }
         }
         Ok(())
+    }
+
+    fn answer(&mut self, hop: u64, answer: Result<(), Unconfirmed>) {
+        if let Some((_, request)) = self.waiting.remove(&hop) {
+            let _ = request.reply.send(answer);
+        }
     }
 
     /// By now every return of the acknowledgements that brought these has been seen.
     fn judge_doubtful(&mut self, health: &Health) {
         let now = Instant::now();
         while self.doubtful.front().is_some_and(|(due, _, _)| *due <= now) {
-            if let Some((_, hop, request)) = self.doubtful.pop_front() {
-                self.judge(hop, request, false, health);
+            let Some((_, hop, request)) = self.doubtful.pop_front() else { return };
+            match self.returns.settle(hop) {
+                Fate::CameBack => self.stray(request, health),
+                Fate::Arrived | Fate::Doubtful => arrived(request, health),
             }
         }
-    }
-
-    fn judge(&mut self, hop: u64, request: Request, refused: bool, health: &Health) {
-        if self.returned.remove(&hop) {
-            return self.stray(request, health);
-        }
-        let answer = if refused { Err(Unconfirmed::Refused) } else { Ok(()) };
-        if answer.is_ok() && health.is_unroutable(request.target) {
-            health.update(|facts| facts.unroutable.retain(|target| *target != request.target));
-        }
-        // The asker may have gone; the message is where it belongs all the same.
-        let _ = request.reply.send(answer);
     }
 
     fn stray(&mut self, mut request: Request, health: &Health) {
@@ -439,13 +434,19 @@ impl Line {
             return Err(format!("no confirm for {} s", CONFIRM_WAIT.as_secs()));
         }
         for hop in overdue {
-            if let Some((_, request)) = self.waiting.remove(&hop) {
-                let why = format!("no confirm from {:?} for {} s", request.target, CONFIRM_WAIT.as_secs());
-                let _ = request.reply.send(Err(Unconfirmed::Unknown(why)));
-            }
+            let why = format!("no confirm for {} s", CONFIRM_WAIT.as_secs());
+            self.answer(hop, Err(Unconfirmed::Unknown(why)));
         }
         Ok(())
     }
+}
+
+fn arrived(request: Request, health: &Health) {
+    if health.is_unroutable(request.target) {
+        health.update(|facts| facts.unroutable.retain(|target| *target != request.target));
+    }
+    // The asker may have gone; the message is where it belongs all the same.
+    let _ = request.reply.send(Ok(()));
 }
 
 impl Drop for Line {
