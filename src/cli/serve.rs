@@ -163,15 +163,15 @@ impl Process {
         let mut draining = None;
         if drains {
             let queues = vec![(Queue::DeadDeliveries, DRAIN_PREFETCH), (Queue::DeadEvents, DRAIN_PREFETCH)];
-            // Dead letters are kept whatever the publishing connection does.
-            let (open, always) = watch::channel(true);
-            let intake = self.broker.take(queues, always, stop.clone())?;
+            // Dead letters are kept whatever the publishing connection does, but never in a stranger's store.
+            let (gate, gate_open) = watch::channel(false);
+            tasks.spawn(keep_gate(vec![self.directory.fault()], gate, background.clone()));
+            let intake = self.broker.take(queues, gate_open, stop.clone())?;
             probes.push(Probe { name: "drain", fault: intake.fault.clone() });
             let age = Duration::from_secs(u64::from(self.config.dead.retention_days) * 86_400);
             tasks.spawn(drain::forget_old(self.store.clone(), age, stop.clone()));
             let (store, until) = (self.store.clone(), stop.clone());
             draining = Some(tokio::spawn(async move {
-                let _open = open;
                 drain::run(store, intake.taken, until).await;
                 let _ = intake.task.await;
             }));

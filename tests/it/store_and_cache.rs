@@ -141,7 +141,10 @@ async fn a_process_with_another_store_consumes_nothing_and_says_why() {
     let amqp = app.amqp().await;
     amqp.publish("a.b", &event("evt_1", "acme", "a.b"), BasicProperties::default()).await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    amqp.publish_to_queue("dead.events", b"{}", BasicProperties::default()).await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     assert_eq!(amqp.ready("events").await, Some(1), "nothing is taken");
+    assert_eq!(amqp.ready("dead.events").await, Some(1), "no letter is put into the wrong store");
     assert!(!stranger.is_ready().await);
     stranger.stop().await;
 }
