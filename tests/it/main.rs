@@ -3,6 +3,8 @@
 mod bad_input;
 mod cli;
 mod delivery;
+mod deploy;
+mod docs;
 mod faults;
 mod store_and_cache;
 mod support;
