@@ -9,6 +9,8 @@ mod bad_input;
 mod broker;
 mod cli;
 mod delivery;
+mod deploy;
+mod docs;
 mod faults;
 mod store_and_cache;
 mod support;

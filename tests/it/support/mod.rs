@@ -2,6 +2,7 @@
 
 pub(crate) mod amqp;
 pub(crate) mod app;
+pub(crate) mod document;
 pub(crate) mod ledger;
 pub(crate) mod receiver;
 pub(crate) mod services;
