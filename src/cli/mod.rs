@@ -2,16 +2,23 @@
 //!
 //! Data goes to standard output, everything else to standard error. Exit 0 fine · 1 the world disagrees or the
 //! command failed · 2 usage · 64 configuration that is wrong by itself.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "writing to people is what this folder is for")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "writing to people is what this folder is for"
+)]
 
+mod completions;
 mod config;
 mod dead;
 mod demo;
 mod failure;
 mod later;
+mod listen;
 mod log;
 mod output;
 mod publish;
+mod receiver;
 mod serve;
 mod services;
 mod store;
@@ -21,7 +28,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Sources;
 pub use failure::{Failure, Problem};
@@ -76,6 +83,10 @@ enum Command {
     /// What is set, and what is wrong with it
     #[command(subcommand)]
     Config(config::Command),
+    /// A receiver that verifies signatures and prints what arrives
+    Listen(listen::Listen),
+    /// A script that lets a shell complete commands and flags
+    Completions(completions::Completions),
     /// Commands that come later, and words that are none.
     #[command(external_subcommand)]
     Other(Vec<OsString>),
@@ -115,6 +126,8 @@ impl Command {
             Command::Dead(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
+            Command::Listen(listen) => Box::pin(listen.run(&common)).await,
+            Command::Completions(completions) => completions.run(Cli::command()),
             Command::Other(words) => Err(later::refuse(&words)),
         }
     }
@@ -148,8 +161,6 @@ fn flag_value(text: &str) -> toml::Value {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
