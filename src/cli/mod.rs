@@ -23,6 +23,7 @@ mod serve;
 mod services;
 mod store;
 mod subscription;
+mod topology;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -83,6 +84,9 @@ enum Command {
     /// What is set, and what is wrong with it
     #[command(subcommand)]
     Config(config::Command),
+    /// The exchanges and queues on RabbitMQ: show, declare, check
+    #[command(subcommand)]
+    Topology(topology::Command),
     /// A receiver that verifies signatures and prints what arrives
     Listen(listen::Listen),
     /// A script that lets a shell complete commands and flags
@@ -126,6 +130,7 @@ impl Command {
             Command::Dead(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
+            Command::Topology(command) => Box::pin(command.run(&common)).await,
             Command::Listen(listen) => Box::pin(listen.run(&common)).await,
             Command::Completions(completions) => completions.run(Cli::command()),
             Command::Other(words) => Err(later::refuse(&words)),

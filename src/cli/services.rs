@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::broker::rabbitmq::inspect::Inspector;
 use crate::broker::rabbitmq::{RabbitMq, Settings};
 use crate::cache::redis::Redis;
 use crate::config::{Config, SecretsKey};
@@ -40,8 +41,11 @@ fn seal_key(config: &Config, may_make: bool) -> Result<SealKey, Failure> {
             // A new key beside an old store would open nothing.
             Some(path) => (path, may_make && url.path().is_some_and(|store| !store.exists())),
             None => {
-                let fault = crate::config::Fault::new("secrets.key", "`secrets.key` is not set and the store is not a file")
-                    .hint("set it to 32 bytes in base64 (`openssl rand -base64 32`) or `file:PATH`");
+                let fault = crate::config::Fault::new(
+                    "secrets.key",
+                    "`secrets.key` is not set and the store is not a file",
+                )
+                .hint("set it to 32 bytes in base64 (`openssl rand -base64 32`) or `file:PATH`");
                 return Err(Failure::config(vec![fault]));
             }
         },
@@ -67,6 +71,11 @@ pub(super) async fn remove_topology(config: &Config) -> Result<usize, Failure> {
     Ok(RabbitMq::remove_topology(&broker_settings(config)).await?)
 }
 
+/// RabbitMQ to look at: nothing is declared, nothing taken.
+pub(super) async fn inspector(config: &Config) -> Result<Inspector, Failure> {
+    Ok(Inspector::connect(&broker_settings(config)).await?)
+}
+
 fn broker_settings(config: &Config) -> Settings {
     Settings {
         url: config.broker.url.expose().to_owned(),
@@ -86,12 +95,7 @@ pub(super) fn redis(config: &Config) -> Result<Option<Redis>, Failure> {
 }
 
 /// Tells every process of a change and waits until all use it.
-pub(super) async fn spread(
-    config: &Config,
-    store: &Store,
-    counter: u64,
-    wait: bool,
-) -> Result<(), Failure> {
+pub(super) async fn spread(config: &Config, store: &Store, counter: u64, wait: bool) -> Result<(), Failure> {
     if let Some(redis) = redis(config)? {
         // Everything after the counter before: usually the one tenant this command changed.
         let changes = store.changes_since(counter.saturating_sub(1)).await?;

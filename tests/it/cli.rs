@@ -243,7 +243,6 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
         ["deliveries", "list"].as_slice(),
         &["batch", "list"],
         &["status"],
-        &["topology", "check"],
         &["doctor"],
         &["key", "create", "--tenant", "acme"],
         &["preset", "list"],

@@ -6,6 +6,7 @@
 
 mod acknowledger;
 mod codec;
+pub mod inspect;
 mod intake;
 mod link;
 mod publisher;
