@@ -13,6 +13,7 @@ mod config;
 mod dead;
 mod demo;
 mod failure;
+mod heartbeat;
 mod later;
 mod listen;
 mod log;
@@ -21,6 +22,7 @@ mod publish;
 mod receiver;
 mod serve;
 mod services;
+mod status;
 mod store;
 mod subscription;
 mod topology;
@@ -84,6 +86,8 @@ enum Command {
     /// What is set, and what is wrong with it
     #[command(subcommand)]
     Config(config::Command),
+    /// Queues, waiting retries, processes, the balance, and what is wrong
+    Status(status::Status),
     /// The exchanges and queues on RabbitMQ: show, declare, check
     #[command(subcommand)]
     Topology(topology::Command),
@@ -130,6 +134,7 @@ impl Command {
             Command::Dead(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
+            Command::Status(status) => Box::pin(status.run(&common)).await,
             Command::Topology(command) => Box::pin(command.run(&common)).await,
             Command::Listen(listen) => Box::pin(listen.run(&common)).await,
             Command::Completions(completions) => completions.run(Cli::command()),

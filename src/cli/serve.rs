@@ -11,11 +11,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::heartbeat::Pulse;
 use super::{Common, Failure, log, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::Queue;
 use crate::broker::rabbitmq::{Intake, RabbitMq};
 use crate::cache::directory::{CachedDirectory, Freshness};
+use crate::cache::redis::Redis;
 use crate::config::{self, Config, Role};
 use crate::http::guard::Guard;
 use crate::http::{Sender, SenderSettings};
@@ -59,7 +61,8 @@ impl From<RoleArgument> for Role {
 impl Serve {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         if self.embedded {
-            return Err(Failure::usage("`--embedded` is not supported yet").hint("start RabbitMQ: `./deploy/local up`"));
+            return Err(Failure::usage("`--embedded` is not supported yet")
+                .hint("start RabbitMQ: `./deploy/local up`"));
         }
         let config = common.load()?;
         let role = Role::from(self.role);
@@ -87,6 +90,7 @@ struct Process {
     store: crate::store::Store,
     broker: Arc<RabbitMq>,
     directory: Arc<CachedDirectory>,
+    redis: Option<Redis>,
     listener: Option<tokio::net::TcpListener>,
     metrics: PrometheusHandle,
     sender: Arc<Sender>,
@@ -113,7 +117,7 @@ impl Process {
             refresh: config.cache.refresh(),
             max_stale: Duration::from_secs(config.cache.max_stale_s.into()),
         };
-        let directory = Arc::new(CachedDirectory::new(store.clone(), redis, key, freshness));
+        let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), key, freshness));
         let guard = Guard::new(&config.egress.allow).map_err(|faults| {
             Failure::world(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
@@ -123,7 +127,17 @@ impl Process {
         let metrics = PrometheusBuilder::new()
             .install_recorder()
             .map_err(|error| Failure::world(format!("metrics cannot be kept: {error}")))?;
-        Ok(Process { role, config: config.clone(), store, broker, directory, listener, metrics, sender })
+        Ok(Process {
+            role,
+            config: config.clone(),
+            store,
+            broker,
+            directory,
+            redis,
+            listener,
+            metrics,
+            sender,
+        })
     }
 
     async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
@@ -145,6 +159,7 @@ impl Process {
         let conditions = vec![self.broker.held(), self.directory.fault()];
         tasks.spawn(keep_gate(conditions, gate, background.clone()));
 
+        let balance = Arc::new(Balance::default());
         let mut delivering = None;
         if delivers {
             let shares = self.config.broker.shares();
@@ -155,7 +170,7 @@ impl Process {
             ];
             let intake = self.broker.take(queues, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
-            delivering = Some(tokio::spawn(self.deliver(intake)));
+            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance))));
         }
         let mut draining = None;
         if drains {
@@ -173,13 +188,18 @@ impl Process {
                 let _ = intake.task.await;
             }));
         }
+        let readiness = Readiness::new(probes);
+        let mut farewell = None;
+        if let Some(redis) = self.redis {
+            let balance = delivers.then_some(balance);
+            let pulse = Pulse::new(redis, self.role, drains, readiness.clone(), balance, stop.clone())?;
+            farewell = Some(pulse.farewell());
+            tasks.spawn(pulse.run());
+        }
         if let Some(listener) = self.listener {
             let address = listener.local_addr().map_err(anyhow::Error::from)?;
-            let state = api::State {
-                readiness: Readiness::new(probes),
-                metrics: self.metrics.clone(),
-                serves_v1: self.role != Role::Worker,
-            };
+            let state =
+                api::State { readiness, metrics: self.metrics.clone(), serves_v1: self.role != Role::Worker };
             tasks.spawn(async move {
                 if let Err(error) = api::serve(listener, state, background.clone()).await {
                     warn!("{error:#}");
@@ -216,6 +236,9 @@ impl Process {
         }
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
+        if let Some(farewell) = farewell {
+            farewell.await;
+        }
         drop(self.directory);
         if let Some(broker) = Arc::into_inner(self.broker) {
             broker.close().await;
@@ -226,7 +249,11 @@ impl Process {
     }
 
     /// The worker over this process's services, until its intake ends and everything taken is settled.
-    fn deliver(&self, intake: Intake) -> impl Future<Output = worker::Finish> + Send + use<> {
+    fn deliver(
+        &self,
+        intake: Intake,
+        balance: Arc<Balance>,
+    ) -> impl Future<Output = worker::Finish> + Send + use<> {
         let settings = worker::Settings {
             event_bytes_max: self.config.limits.event_bytes_max,
             wait_age_max: Duration::from_secs(self.config.delivery.wait_age_max_s.into()),
@@ -234,9 +261,14 @@ impl Process {
             publish_patience: Duration::from_secs(600),
             user_agent: concat!("paperboy/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        let balance = Arc::new(Balance::default());
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
-        let worker = Arc::new(Worker::new(broker, directory, Arc::clone(&self.sender), settings, Arc::clone(&balance)));
+        let worker = Arc::new(Worker::new(
+            broker,
+            directory,
+            Arc::clone(&self.sender),
+            settings,
+            Arc::clone(&balance),
+        ));
         let sender = Arc::clone(&self.sender);
         async move {
             let gauge = tokio::spawn(publish_balance(balance));
@@ -251,7 +283,11 @@ impl Process {
 }
 
 /// Taking is allowed while no condition has a fault.
-async fn keep_gate(mut conditions: Vec<watch::Receiver<Option<String>>>, gate: watch::Sender<bool>, stop: CancellationToken) {
+async fn keep_gate(
+    mut conditions: Vec<watch::Receiver<Option<String>>>,
+    gate: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
     loop {
         let open = conditions.iter_mut().all(|fault| fault.borrow_and_update().is_none());
         gate.send_if_modified(|known| {

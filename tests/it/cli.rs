@@ -242,7 +242,6 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
     for command in [
         ["deliveries", "list"].as_slice(),
         &["batch", "list"],
-        &["status"],
         &["doctor"],
         &["key", "create", "--tenant", "acme"],
         &["preset", "list"],
