@@ -1,5 +1,7 @@
 //! `paperboy dead list|show|replay|discard`.
 
+mod from_queue;
+
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
@@ -61,6 +63,9 @@ struct Which {
 
 /// List dead letters.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  paperboy dead list --tenant acme --reason exhausted
+  paperboy dead list --from-queue --limit 20      without a store; hands everything back")]
 pub(super) struct List {
     #[command(flatten)]
     which: Which,
@@ -70,14 +75,14 @@ pub(super) struct List {
     /// open, replayed, discarded or all
     #[arg(long, default_value = "open")]
     state: String,
-    /// At most this many
-    #[arg(long, default_value_t = 50)]
-    limit: u32,
+    /// At most this many (50; with `--from-queue` 100 of each queue, whose first 1000 can be seen)
+    #[arg(long)]
+    limit: Option<u32>,
     /// Start before this id (the last of the page before)
     #[arg(long, value_name = "ID")]
     before: Option<String>,
-    /// Look at the dead queues themselves (not supported yet)
-    #[arg(long)]
+    /// Look at the dead queues themselves, oldest first; works while nobody drains them (`dead.drain = false`)
+    #[arg(long, conflicts_with_all = ["state", "before"])]
     from_queue: bool,
 }
 
@@ -136,9 +141,10 @@ impl Command {
         if let Command::Other(words) = &self {
             return Err(refuse(words));
         }
-        if let Command::List(List { from_queue: true, .. }) = &self {
-            return Err(Failure::usage("`paperboy dead list --from-queue` is not supported yet")
-                .hint("let `paperboy serve` with role `all` or `api` take dead letters into the store"));
+        if let Command::List(list) = &self
+            && list.from_queue
+        {
+            return list.look_into_queues(common).await;
         }
         let config = common.load()?;
         let (store, _) = services::open_store(&config).await?;
@@ -160,7 +166,8 @@ fn refuse(words: &[OsString]) -> Failure {
         return Failure::usage(format!("`paperboy dead {word}` is not supported yet"))
             .hint("`paperboy dead list --json` prints one letter a line");
     }
-    Failure::usage(format!("`{word}` is not a command of `paperboy dead`")).hint("`paperboy dead --help` lists them")
+    Failure::usage(format!("`{word}` is not a command of `paperboy dead`"))
+        .hint("`paperboy dead --help` lists them")
 }
 
 impl Which {
@@ -168,7 +175,8 @@ impl Which {
         let kind = match self.kind.as_deref() {
             None => None,
             Some(text) => Some(Kind::parse(text).ok_or_else(|| {
-                Failure::usage(format!("`{text}` is not a kind of dead letter")).hint("write `delivery` or `event`")
+                Failure::usage(format!("`{text}` is not a kind of dead letter"))
+                    .hint("write `delivery` or `event`")
             })?),
         };
         Ok(DeadFilter {
@@ -188,12 +196,13 @@ impl List {
         let state = match self.state.as_str() {
             "all" => None,
             text => Some(DeadState::parse(text).ok_or_else(|| {
-                Failure::usage(format!("`{text}` is not a state")).hint("write `open`, `replayed`, `discarded` or `all`")
+                Failure::usage(format!("`{text}` is not a state"))
+                    .hint("write `open`, `replayed`, `discarded` or `all`")
             })?),
         };
         let filter = DeadFilter {
             state,
-            limit: self.limit,
+            limit: self.limit.unwrap_or(crate::store::dead::LIST_LIMIT),
             before_id: self.before.as_deref().map(number).transpose()?,
             ..self.which.filter(self.subscription.as_deref())?
         };
@@ -216,27 +225,34 @@ impl List {
                 output::moment(row.dead_at_ms),
             ]
         });
-        let header = ["id", "kind", "reason", "tenant", "event", "type", "subscription", "attempts", "dead at"];
+        let header =
+            ["id", "kind", "reason", "tenant", "event", "type", "subscription", "attempts", "dead at"];
         output::table(&header, cells.collect(), "no dead letters");
         Ok(())
     }
 }
 
 fn number(id: &str) -> Result<i64, Failure> {
-    let wrong = || Failure::usage(format!("`{id}` is not the id of a dead letter")).hint("ids look like `dl_17`");
+    let wrong =
+        || Failure::usage(format!("`{id}` is not the id of a dead letter")).hint("ids look like `dl_17`");
     id.strip_prefix("dl_").unwrap_or(id).parse().map_err(|_| wrong())
 }
 
 async fn find(store: &Store, id: &str) -> Result<DeadLetterFull, Failure> {
-    let missing = || Failure::world(format!("there is no dead letter `{id}`")).hint("`paperboy dead list` shows them");
+    let missing =
+        || Failure::world(format!("there is no dead letter `{id}`")).hint("`paperboy dead list` shows them");
     store.dead_show(number(id)?).await?.ok_or_else(missing)
 }
 
-fn row_json(row: &DeadRow) -> Value {
-    let history: Vec<Value> = History::parse(&row.history)
+fn history_json(history: &str) -> Value {
+    let entries = History::parse(history);
+    let json = entries
         .entries()
-        .map(|entry| json!({ "at": output::moment(entry.at_ms()), "seen": entry.what(), "ms": entry.elapsed_ms() }))
-        .collect();
+        .map(|entry| json!({ "at": output::moment(entry.at_ms()), "seen": entry.what(), "ms": entry.elapsed_ms() }));
+    json.collect()
+}
+
+fn row_json(row: &DeadRow) -> Value {
     json!({
         "id": format!("dl_{}", row.id),
         "kind": row.kind.as_str(),
@@ -249,7 +265,7 @@ fn row_json(row: &DeadRow) -> Value {
         "batch_id": row.batch_id,
         "cycle": row.cycle,
         "attempts": row.attempts,
-        "history": history,
+        "history": history_json(&row.history),
         "body_bytes": row.body_bytes,
         "first_seen": output::moment(row.first_seen_ms),
         "dead_at": output::moment(row.dead_at_ms),
@@ -297,7 +313,13 @@ async fn show(common: &Common, store: &Store, id: &str, raw: bool) -> Result<(),
     line("attempts", &row.attempts.to_string());
     let history = History::parse(&row.history);
     for (place, entry) in history.entries().enumerate() {
-        println!("  {:>3}  {}  {:<12} {} ms", place + 1, output::moment(entry.at_ms()), entry.what(), entry.elapsed_ms());
+        println!(
+            "  {:>3}  {}  {:<12} {} ms",
+            place + 1,
+            output::moment(entry.at_ms()),
+            entry.what(),
+            entry.elapsed_ms()
+        );
     }
     if history.cut() > 0 {
         println!("       ({} attempts in the middle are not kept)", history.cut());
@@ -314,9 +336,15 @@ async fn show(common: &Common, store: &Store, id: &str, raw: bool) -> Result<(),
 }
 
 /// The rows a command is about: the named ones, or every open one the filters leave, oldest last.
-async fn chosen(store: &Store, ids: &[String], all: bool, filter: DeadFilter) -> Result<Vec<DeadRow>, Failure> {
+async fn chosen(
+    store: &Store,
+    ids: &[String],
+    all: bool,
+    filter: DeadFilter,
+) -> Result<Vec<DeadRow>, Failure> {
     if ids.is_empty() && !all {
-        return Err(Failure::usage("no dead letter is named").hint("name ids such as `dl_17`, or `--all` with filters"));
+        return Err(Failure::usage("no dead letter is named")
+            .hint("name ids such as `dl_17`, or `--all` with filters"));
     }
     let mut rows = Vec::new();
     for id in ids {
@@ -367,14 +395,17 @@ impl Replay {
         for row in &rows {
             let Some(letter) = store.dead_show(row.id).await? else { continue };
             let cycle = store.next_cycle().await?;
-            let sent = replay::replay(&broker, &letter, cycle, target.as_ref().map(|(id, _)| id.as_str())).await;
+            let sent =
+                replay::replay(&broker, &letter, cycle, target.as_ref().map(|(id, _)| id.as_str())).await;
             if let Err(error) = sent {
                 broker.close().await;
                 return Err(Failure::world(format!("replay stopped at `dl_{}`: {error}", row.id))
                     .hint(format!("{replayed} were sent and are marked; run it again for the rest")));
             }
             // Confirmed first, marked after: a crash in between repeats one, and loses none.
-            store.dead_mark(&[row.id], DeadState::Replayed, None, jiff::Timestamp::now().as_millisecond()).await?;
+            store
+                .dead_mark(&[row.id], DeadState::Replayed, None, jiff::Timestamp::now().as_millisecond())
+                .await?;
             replayed += 1;
             if common.json {
                 output::json_line(&json!({ "id": format!("dl_{}", row.id), "status": "replayed" }));

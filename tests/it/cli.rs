@@ -253,7 +253,6 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
         &["subscription", "rotate-secret", "sub_1"],
         &["dead", "groups"],
         &["dead", "export"],
-        &["dead", "list", "--from-queue"],
         &["serve", "--embedded"],
     ] {
         let (error, _) = one_error(&app, command, USAGE).await;

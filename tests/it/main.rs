@@ -4,6 +4,7 @@ mod bad_input;
 mod cli;
 mod delivery;
 mod faults;
+mod ops;
 mod store_and_cache;
 mod support;
 mod tidy;

@@ -9,6 +9,7 @@ mod codec;
 pub mod inspect;
 mod intake;
 mod link;
+pub mod peek;
 mod publisher;
 pub mod topology;
 
