@@ -1,4 +1,4 @@
-//! The exchanges, queues and bindings of CONTRACT §2 as data; declaring and checking them.
+//! The exchanges, queues and bindings of one deployment as data; declaring and checking them.
 //!
 //! Arguments are immutable in RabbitMQ, so everything that could change with configuration is part of a
 //! name (the delay unit), and length limits are left to operators' policies.
