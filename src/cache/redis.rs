@@ -1,7 +1,8 @@
 //! Redis as a cache of subscriptions and the board where changes are posted.
 //!
 //! Keys, all under `broker.prefix`: `:store` (id and key check of the one store), `:changes` (the change
-//! counter), `:versions` (tenant → version of its last change), `:tenant:T` (version and sealed records).
+//! counter), `:versions` (tenant → version of its last change), `:tenant:T` (version and sealed records),
+//! `:process:ID` (what a process says of itself) and `:processes` (their ids).
 //! Whatever is missing here means "ask the store"; versions only rise.
 
 use std::time::Duration;
@@ -60,6 +61,10 @@ impl Redis {
 
     fn record(&self, tenant: &str) -> String {
         format!("{}:tenant:{tenant}", self.prefix)
+    }
+
+    fn process(&self, id: &str) -> String {
+        format!("{}:process:{id}", self.prefix)
     }
 
     /// The id and key check of the store this Redis belongs to, if one has claimed it.
@@ -142,6 +147,48 @@ impl Redis {
     /// The version of a tenant's last change; none: unknown here.
     pub async fn version(&self, tenant: &Tenant) -> Result<Option<u64>, RedisError> {
         self.connection.clone().zscore(self.key("versions"), tenant.as_str()).await
+    }
+
+    /// Keeps what a process says of itself for `life`.
+    pub async fn tell_process(&self, id: &str, text: &str, life: Duration) -> Result<(), RedisError> {
+        redis::pipe()
+            .atomic()
+            .set_ex(self.process(id), text, life.as_secs())
+            .ignore()
+            .sadd(self.key("processes"), id)
+            .ignore()
+            .query_async(&mut self.connection.clone())
+            .await
+    }
+
+    /// Forgets a process that ended.
+    pub async fn forget_process(&self, id: &str) -> Result<(), RedisError> {
+        redis::pipe()
+            .atomic()
+            .del(self.process(id))
+            .ignore()
+            .srem(self.key("processes"), id)
+            .ignore()
+            .query_async(&mut self.connection.clone())
+            .await
+    }
+
+    /// What each living process last said; ids of those that are gone are forgotten.
+    pub async fn processes(&self) -> Result<Vec<String>, RedisError> {
+        let mut connection = self.connection.clone();
+        let ids: Vec<String> = connection.smembers(self.key("processes")).await?;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<String> = ids.iter().map(|id| self.process(id)).collect();
+        let said: Vec<Option<String>> = connection.mget(keys).await?;
+        let gone: Vec<&String> =
+            ids.iter().zip(&said).filter(|(_, text)| text.is_none()).map(|(id, _)| id).collect();
+        if !gone.is_empty() {
+            // One that is only late puts itself back with its next beat.
+            let _: usize = connection.srem(self.key("processes"), gone).await?;
+        }
+        Ok(said.into_iter().flatten().collect())
     }
 
     /// Deletes every key of the prefix, for demos and tests; how many that were.

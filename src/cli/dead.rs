@@ -1,5 +1,7 @@
 //! `paperboy dead list|show|replay|discard`.
 
+mod from_queue;
+
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
@@ -61,6 +63,9 @@ struct Which {
 
 /// List dead letters.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  paperboy dead list --tenant acme --reason exhausted
+  paperboy dead list --from-queue --limit 20      without a store; hands everything back")]
 pub(super) struct List {
     #[command(flatten)]
     which: Which,
@@ -70,14 +75,14 @@ pub(super) struct List {
     /// open, replayed, discarded or all
     #[arg(long, default_value = "open")]
     state: String,
-    /// At most this many
-    #[arg(long, default_value_t = 50)]
-    limit: u32,
+    /// At most this many (50; with `--from-queue` 100 of each queue, whose first 1000 can be seen)
+    #[arg(long)]
+    limit: Option<u32>,
     /// Start before this id (the last of the page before)
     #[arg(long, value_name = "ID")]
     before: Option<String>,
-    /// Look at the dead queues themselves (not supported yet)
-    #[arg(long)]
+    /// Look at the dead queues themselves, oldest first; works while nobody drains them (`dead.drain = false`)
+    #[arg(long, conflicts_with_all = ["state", "before"])]
     from_queue: bool,
 }
 
@@ -136,9 +141,10 @@ impl Command {
         if let Command::Other(words) = &self {
             return Err(refuse(words));
         }
-        if let Command::List(List { from_queue: true, .. }) = &self {
-            return Err(Failure::usage("`paperboy dead list --from-queue` is not supported yet")
-                .hint("let `paperboy serve` with role `all` or `api` take dead letters into the store"));
+        if let Command::List(list) = &self
+            && list.from_queue
+        {
+            return list.look_into_queues(common).await;
         }
         let config = common.load()?;
         let (store, _) = services::open_store(&config).await?;
@@ -196,7 +202,7 @@ impl List {
         };
         let filter = DeadFilter {
             state,
-            limit: self.limit,
+            limit: self.limit.unwrap_or(crate::store::dead::LIST_LIMIT),
             before_id: self.before.as_deref().map(number).transpose()?,
             ..self.which.filter(self.subscription.as_deref())?
         };
@@ -238,11 +244,15 @@ async fn find(store: &Store, id: &str) -> Result<DeadLetterFull, Failure> {
     store.dead_show(number(id)?).await?.ok_or_else(missing)
 }
 
-fn row_json(row: &DeadRow) -> Value {
-    let history: Vec<Value> = History::parse(&row.history)
+fn history_json(history: &str) -> Value {
+    let entries = History::parse(history);
+    let json = entries
         .entries()
-        .map(|entry| json!({ "at": output::moment(entry.at_ms()), "seen": entry.what(), "ms": entry.elapsed_ms() }))
-        .collect();
+        .map(|entry| json!({ "at": output::moment(entry.at_ms()), "seen": entry.what(), "ms": entry.elapsed_ms() }));
+    json.collect()
+}
+
+fn row_json(row: &DeadRow) -> Value {
     json!({
         "id": format!("dl_{}", row.id),
         "kind": row.kind.as_str(),
@@ -255,7 +265,7 @@ fn row_json(row: &DeadRow) -> Value {
         "batch_id": row.batch_id,
         "cycle": row.cycle,
         "attempts": row.attempts,
-        "history": history,
+        "history": history_json(&row.history),
         "body_bytes": row.body_bytes,
         "first_seen": output::moment(row.first_seen_ms),
         "dead_at": output::moment(row.dead_at_ms),

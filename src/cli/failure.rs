@@ -44,6 +44,11 @@ impl Failure {
         Failure { code: USAGE, problems }
     }
 
+    /// Several things of the world are not as they must be: exit 1, all listed.
+    pub fn world_disagrees(problems: Vec<Problem>) -> Failure {
+        Failure { code: WORLD, problems }
+    }
+
     /// The configuration is wrong by itself: exit 64, all faults listed.
     pub fn config(faults: Vec<Fault>) -> Failure {
         let problem = |fault: Fault| Problem { message: fault.message, hint: fault.hint };

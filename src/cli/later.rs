@@ -4,19 +4,7 @@ use std::ffi::OsString;
 
 use super::Failure;
 
-const LATER: [&str; 11] = [
-    "deliveries",
-    "batch",
-    "status",
-    "listen",
-    "doctor",
-    "topology",
-    "key",
-    "preset",
-    "source",
-    "audit",
-    "bench",
-];
+const LATER: [&str; 8] = ["deliveries", "batch", "doctor", "key", "preset", "source", "audit", "bench"];
 
 /// What to say to a first word that is no command.
 pub(super) fn refuse(words: &[OsString]) -> Failure {

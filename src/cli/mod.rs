@@ -8,24 +8,30 @@
     reason = "writing to people is what this folder is for"
 )]
 
+mod completions;
 mod config;
 mod dead;
 mod demo;
 mod failure;
+mod heartbeat;
 mod later;
+mod listen;
 mod log;
 mod output;
 mod publish;
+mod receiver;
 mod serve;
 mod services;
+mod status;
 mod store;
 mod subscription;
+mod topology;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Sources;
 pub use failure::{Failure, Problem};
@@ -80,6 +86,15 @@ enum Command {
     /// What is set, and what is wrong with it
     #[command(subcommand)]
     Config(config::Command),
+    /// Queues, waiting retries, processes, the balance, and what is wrong
+    Status(status::Status),
+    /// The exchanges and queues on RabbitMQ: show, declare, check
+    #[command(subcommand)]
+    Topology(topology::Command),
+    /// A receiver that verifies signatures and prints what arrives
+    Listen(listen::Listen),
+    /// A script that lets a shell complete commands and flags
+    Completions(completions::Completions),
     /// Commands that come later, and words that are none.
     #[command(external_subcommand)]
     Other(Vec<OsString>),
@@ -132,6 +147,10 @@ impl Command {
             Command::Dead(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
+            Command::Status(status) => Box::pin(status.run(&common)).await,
+            Command::Topology(command) => Box::pin(command.run(&common)).await,
+            Command::Listen(listen) => Box::pin(listen.run(&common)).await,
+            Command::Completions(completions) => completions.run(Cli::command()),
             Command::Other(words) => Err(later::refuse(&words)),
         }
     }
@@ -165,8 +184,6 @@ fn flag_value(text: &str) -> toml::Value {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

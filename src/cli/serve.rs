@@ -11,11 +11,13 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::heartbeat::Pulse;
 use super::{Common, Failure, log, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::Queue;
 use crate::broker::rabbitmq::{Intake, RabbitMq};
 use crate::cache::directory::{CachedDirectory, Freshness};
+use crate::cache::redis::Redis;
 use crate::config::{self, Config, Role};
 use crate::http::guard::Guard;
 use crate::http::{Sender, SenderSettings};
@@ -88,6 +90,7 @@ struct Process {
     store: crate::store::Store,
     broker: Arc<RabbitMq>,
     directory: Arc<CachedDirectory>,
+    redis: Option<Redis>,
     listener: Option<tokio::net::TcpListener>,
     metrics: PrometheusHandle,
     sender: Arc<Sender>,
@@ -114,7 +117,7 @@ impl Process {
             refresh: config.cache.refresh(),
             max_stale: Duration::from_secs(config.cache.max_stale_s.into()),
         };
-        let directory = Arc::new(CachedDirectory::new(store.clone(), redis, key, freshness));
+        let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), key, freshness));
         let guard = Guard::new(&config.egress.allow).map_err(|faults| {
             Failure::world(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
@@ -124,7 +127,17 @@ impl Process {
         let metrics = PrometheusBuilder::new()
             .install_recorder()
             .map_err(|error| Failure::world(format!("metrics cannot be kept: {error}")))?;
-        Ok(Process { role, config: config.clone(), store, broker, directory, listener, metrics, sender })
+        Ok(Process {
+            role,
+            config: config.clone(),
+            store,
+            broker,
+            directory,
+            redis,
+            listener,
+            metrics,
+            sender,
+        })
     }
 
     async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
@@ -148,6 +161,7 @@ impl Process {
         let conditions = vec![self.broker.held(), self.directory.fault()];
         tasks.spawn(keep_gate(conditions, gate, background.clone()));
 
+        let balance = Arc::new(Balance::default());
         let mut delivering = None;
         if delivers {
             let shares = self.config.broker.shares();
@@ -158,7 +172,7 @@ impl Process {
             ];
             let intake = self.broker.take(queues, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
-            delivering = Some(tokio::spawn(self.deliver(intake)));
+            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance))));
         }
         let mut draining = None;
         if drains {
@@ -176,6 +190,14 @@ impl Process {
                 let _ = intake.task.await;
             }));
         }
+        let readiness = Readiness::new(probes);
+        let mut farewell = None;
+        if let Some(redis) = self.redis {
+            let balance = delivers.then_some(balance);
+            let pulse = Pulse::new(redis, self.role, drains, readiness.clone(), balance, stop.clone())?;
+            farewell = Some(pulse.farewell());
+            tasks.spawn(pulse.run());
+        }
         if let Some(listener) = self.listener {
             let address = listener.local_addr().map_err(anyhow::Error::from)?;
             let v1 = match (self.role, self.config.api.serves_v1()) {
@@ -183,7 +205,7 @@ impl Process {
                 (_, false) => api::V1::Refused,
                 (_, true) => api::V1::NotYet,
             };
-            let state = api::State { readiness: Readiness::new(probes), metrics: self.metrics.clone(), v1 };
+            let state = api::State { readiness, metrics: self.metrics.clone(), v1 };
             let until = background.clone();
             tasks.spawn(async move {
                 if let Err(error) = api::serve(listener, state, until).await {
@@ -241,6 +263,9 @@ impl Process {
         let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
+        if let Some(farewell) = farewell {
+            farewell.await;
+        }
         drop(self.directory);
         if let Some(broker) = Arc::into_inner(self.broker) {
             broker.close().await;
@@ -254,7 +279,11 @@ impl Process {
     }
 
     /// The worker over this process's services, until its intake ends and everything taken is settled.
-    fn deliver(&self, intake: Intake) -> impl Future<Output = worker::Finish> + Send + use<> {
+    fn deliver(
+        &self,
+        intake: Intake,
+        balance: Arc<Balance>,
+    ) -> impl Future<Output = worker::Finish> + Send + use<> {
         let settings = worker::Settings {
             event_bytes_max: self.config.limits.event_bytes_max,
             wait_age_max: Duration::from_secs(self.config.delivery.wait_age_max_s.into()),
@@ -262,7 +291,6 @@ impl Process {
             publish_patience: Duration::from_secs(600),
             user_agent: concat!("paperboy/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        let balance = Arc::new(Balance::default());
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
         let worker = Arc::new(Worker::new(
             broker,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::broker::Unconfirmed;
+use crate::broker::rabbitmq::inspect::Inspector;
 use crate::broker::rabbitmq::{RabbitMq, Settings};
 use crate::cache::directory::reconcile_after;
 use crate::cache::redis::Redis;
@@ -73,6 +74,11 @@ pub(super) async fn broker(config: &Config) -> Result<RabbitMq, Failure> {
 /// Deletes everything of this prefix from RabbitMQ; how many queues that were.
 pub(super) async fn remove_topology(config: &Config) -> Result<usize, Failure> {
     Ok(RabbitMq::remove_topology(&broker_settings(config)).await?)
+}
+
+/// RabbitMQ to look at: nothing is declared, nothing taken.
+pub(super) async fn inspector(config: &Config) -> Result<Inspector, Failure> {
+    Ok(Inspector::connect(&broker_settings(config)).await?)
 }
 
 fn broker_settings(config: &Config) -> Settings {

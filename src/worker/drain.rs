@@ -121,7 +121,7 @@ async fn keep_singly(store: &impl DeadLetterStore, letters: &[DeadLetter]) -> Re
 }
 
 /// What is kept of a dead message.
-fn letter(queue: Queue, message: &Message, now_ms: i64) -> DeadLetter {
+pub fn letter(queue: Queue, message: &Message, now_ms: i64) -> DeadLetter {
     let tags = &message.tags;
     let hints = Hints {
         message_id: tags.message_id.as_deref(),

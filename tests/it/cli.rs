@@ -241,10 +241,7 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
     for command in [
         ["deliveries", "list"].as_slice(),
         &["batch", "list"],
-        &["status"],
-        &["listen"],
         &["doctor"],
-        &["topology", "check"],
         &["key", "create", "--tenant", "acme"],
         &["preset", "list"],
         &["source", "test"],
@@ -255,7 +252,6 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
         &["subscription", "rotate-secret", "sub_1"],
         &["dead", "groups"],
         &["dead", "export"],
-        &["dead", "list", "--from-queue"],
         &["serve", "--embedded"],
     ] {
         let (error, _) = one_error(&app, command, USAGE).await;

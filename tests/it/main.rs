@@ -12,6 +12,7 @@ mod delivery;
 mod deploy;
 mod docs;
 mod faults;
+mod ops;
 mod store_and_cache;
 mod support;
 mod tidy;

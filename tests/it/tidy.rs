@@ -46,7 +46,7 @@ const IMPURE: [&str; 19] = [
 ];
 
 /// Crates that only the edge which translates for them may name.
-const CRATES_OF_ONE_FOLDER: [(&str, &[&str]); 8] = [
+const CRATES_OF_ONE_FOLDER: [(&str, &[&str]); 9] = [
     ("lapin", &["broker"]),
     ("sqlx", &["store"]),
     ("redis", &["cache", "cli"]),
@@ -54,6 +54,7 @@ const CRATES_OF_ONE_FOLDER: [(&str, &[&str]); 8] = [
     ("reqwest", &["http", "cli"]),
     ("axum", &["api", "cli"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
     ("toml", &["config", "cli"]),
     ("metrics_exporter_prometheus", &["api", "cli"]),
 ];

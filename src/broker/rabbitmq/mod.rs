@@ -6,8 +6,10 @@
 
 mod acknowledger;
 mod codec;
+pub mod inspect;
 mod intake;
 mod link;
+pub mod peek;
 mod publisher;
 mod returns;
 pub mod topology;

@@ -240,13 +240,14 @@ impl Topology {
 }
 
 impl Item {
-    fn name(&self) -> &str {
+    /// The queue or exchange it is about.
+    pub fn name(&self) -> &str {
         match self {
             Item::Exchange { name } | Item::Queue { name, .. } | Item::Binding { queue: name, .. } => name,
         }
     }
 
-    async fn ensure(&self, channel: &Channel, declare: bool) -> lapin::Result<()> {
+    pub(super) async fn ensure(&self, channel: &Channel, declare: bool) -> lapin::Result<()> {
         match self {
             Item::Exchange { name } => {
                 let options =
@@ -284,7 +285,7 @@ fn table(arguments: &[(&'static str, Argument)]) -> FieldTable {
     table
 }
 
-fn explain(name: &str, error: lapin::Error) -> TopologyError {
+pub(super) fn explain(name: &str, error: lapin::Error) -> TopologyError {
     let name = name.to_owned();
     match super::reply_code(&error) {
         Some((406, detail)) => TopologyError::Mismatch { name, detail },

@@ -1,40 +1,23 @@
-//! A receiver as a customer would write one: it checks every signature by itself, and misbehaves by path.
-//!
-//! The check is made from the specification with the plain hash and shares nothing with the code that signs.
+//! The demo's receiver: checks every signature by itself, and misbehaves by path.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
-use data_encoding::BASE64;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use axum::http::StatusCode;
 use tokio::time::timeout;
 
 use super::Failure;
+use crate::cli::receiver::{self, Answer, Incoming, Signature};
 
-/// Requests that may wait to be told.
-const ARRIVALS_MAX: usize = 256;
-/// How far a signature's time may be from ours, as the specification advises.
-const TIMESTAMP_TOLERANCE_S: i64 = 300;
 /// How often `/flaky` fails.
 const FLAKY_FAILURES: u32 = 2;
 
 /// The running receiver and what has arrived at it.
 pub(super) struct Receiver {
-    address: SocketAddr,
-    desk: Arc<Desk>,
-    arrivals: mpsc::Receiver<Arrival>,
-    serving: JoinHandle<()>,
+    inner: receiver::Receiver,
+    memory: Arc<Mutex<Memory>>,
 }
 
 /// One request, written down when it came.
@@ -54,109 +37,91 @@ pub(super) struct Arrival {
     pub(super) status: StatusCode,
 }
 
-/// What the handler knows.
-struct Desk {
-    arrivals: mpsc::Sender<Arrival>,
-    memory: Mutex<Memory>,
-}
-
 #[derive(Default)]
 struct Memory {
-    secrets: HashMap<String, String>,
-    /// Requests seen, by endpoint and webhook id.
-    seen: HashMap<(String, String), u32>,
+    keys: HashMap<String, Vec<u8>>,
     repaired: bool,
 }
 
 impl Receiver {
     /// Listens on a free port of the loopback.
     pub(super) async fn start() -> Result<Receiver, Failure> {
-        let cannot =
-            |error: std::io::Error| Failure::world(format!("the demo's receiver cannot listen: {error}"));
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(cannot)?;
-        let address = listener.local_addr().map_err(cannot)?;
-        let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
-        let desk = Arc::new(Desk { arrivals: sender, memory: Mutex::default() });
-        let router = Router::new().route("/{endpoint}", post(take)).with_state(Arc::clone(&desk));
-        let serving = tokio::spawn(async move {
-            // Ends with the task; a listener that broke shows as requests that do not come.
-            let _ = axum::serve(listener, router).await;
+        let memory = Arc::new(Mutex::new(Memory::default()));
+        let known = Arc::clone(&memory);
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let inner = receiver::Receiver::start(free, move |request| {
+            let memory = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let endpoint = endpoint(request);
+            let keys: Vec<_> = memory.keys.get(endpoint).cloned().into_iter().collect();
+            let signature = receiver::check(&keys, request);
+            let answer = match signature.is_good() {
+                true => behave(endpoint, request.nth, memory.repaired),
+                false => (StatusCode::UNAUTHORIZED, "signature refused\n"),
+            };
+            (signature, answer)
         });
-        Ok(Receiver { address, desk, arrivals, serving })
+        Ok(Receiver { inner: inner.await?, memory })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        self.inner.address()
     }
 
     /// The address to subscribe an endpoint with.
     pub(super) fn url(&self, endpoint: &str) -> String {
-        format!("http://{}/{endpoint}", self.address)
+        format!("http://{}/{endpoint}", self.address())
     }
 
     /// Gives an endpoint the secret its signatures are checked with.
     pub(super) fn learn(&self, endpoint: &str, secret: &str) {
-        self.desk.memory(|memory| memory.secrets.insert(endpoint.to_owned(), secret.to_owned()));
+        let key = receiver::key(secret).unwrap_or_default();
+        self.memory(|memory| memory.keys.insert(endpoint.to_owned(), key));
     }
 
     /// From now on `/broken` takes everything.
     pub(super) fn repair(&self) {
-        self.desk.memory(|memory| memory.repaired = true);
+        self.memory(|memory| memory.repaired = true);
     }
 
     /// The next request, if one comes in time.
     pub(super) async fn next(&mut self, within: Duration) -> Option<Arrival> {
-        timeout(within, self.arrivals.recv()).await.ok().flatten()
+        let arrival = timeout(within, self.inner.next()).await.ok().flatten()?;
+        let request = &arrival.request;
+        Some(Arrival {
+            at: request.at,
+            endpoint: endpoint(request).to_owned(),
+            webhook_id: request.header("webhook-id").to_owned(),
+            attempt: request.header("paperboy-attempt").to_owned(),
+            replay: Some(request.header("paperboy-replay").to_owned()).filter(|replay| !replay.is_empty()),
+            forged: forged(&arrival.signature),
+            status: arrival.status,
+        })
     }
-}
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-impl Desk {
     fn memory<T>(&self, change: impl FnOnce(&mut Memory) -> T) -> T {
         change(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-async fn take(
-    State(desk): State<Arc<Desk>>,
-    Path(endpoint): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> (StatusCode, &'static str) {
-    let at = Instant::now();
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let webhook_id = header("webhook-id").unwrap_or_default();
-    let (forged, answer) = desk.memory(|memory| {
-        let secret = memory.secrets.get(&endpoint).map_or("", String::as_str);
-        let now_s = jiff::Timestamp::now().as_second();
-        if let Err(why) = verify(secret, &headers, &body, now_s) {
-            return (Some(why), (StatusCode::UNAUTHORIZED, "signature refused\n"));
+fn endpoint(request: &Incoming) -> &str {
+    request.path.trim_start_matches('/')
+}
+
+/// Why a signature is refused, if it is.
+fn forged(signature: &Signature) -> Option<String> {
+    match signature {
+        _ if signature.is_good() => None,
+        Signature::Verified { age_s } => {
+            Some(format!("`webhook-timestamp` is {} s away", age_s.unsigned_abs()))
         }
-        let times = memory.seen.entry((endpoint.clone(), webhook_id.clone())).or_default();
-        *times += 1;
-        (None, behave(&endpoint, *times, memory.repaired))
-    });
-    let arrival = Arrival {
-        at,
-        endpoint,
-        webhook_id,
-        attempt: header("paperboy-attempt").unwrap_or_default(),
-        replay: header("paperboy-replay"),
-        forged,
-        status: answer.0,
-    };
-    // Fails only when the demo has stopped looking.
-    let _ = desk.arrivals.send(arrival).await;
-    answer
+        Signature::Wrong(why) => Some(why.clone()),
+        Signature::Unsigned => Some("no `webhook-signature`".to_owned()),
+        Signature::Unchecked => Some("this endpoint has no secret".to_owned()),
+    }
 }
 
 /// What an endpoint answers to the n-th request for one event.
-fn behave(endpoint: &str, times: u32, repaired: bool) -> (StatusCode, &'static str) {
+fn behave(endpoint: &str, times: u32, repaired: bool) -> Answer {
     match endpoint {
         "erp" => (StatusCode::OK, "booked\n"),
         "flaky" if times <= FLAKY_FAILURES => (StatusCode::SERVICE_UNAVAILABLE, "restarting\n"),
@@ -167,65 +132,21 @@ fn behave(endpoint: &str, times: u32, repaired: bool) -> (StatusCode, &'static s
     }
 }
 
-/// Standard Webhooks §verification: HMAC-SHA256 over `id.timestamp.body` with the bytes behind `whsec_`,
-/// compared in constant time, and not too old.
-fn verify(secret: &str, headers: &HeaderMap, body: &[u8], now_s: i64) -> Result<(), String> {
-    let header = |name: &str| {
-        let value = headers.get(name).ok_or_else(|| format!("no `{name}`"))?;
-        value.to_str().map_err(|_| format!("`{name}` is not text"))
-    };
-    let (id, timestamp, signatures) =
-        (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
-    let sent_s: i64 = timestamp.parse().map_err(|_| "`webhook-timestamp` is not a number".to_owned())?;
-    if now_s.abs_diff(sent_s) > TIMESTAMP_TOLERANCE_S.unsigned_abs() {
-        return Err(format!("`webhook-timestamp` is {} s away", now_s.abs_diff(sent_s)));
-    }
-    let key = secret.strip_prefix("whsec_").and_then(|text| BASE64.decode(text.as_bytes()).ok());
-    let key = key.ok_or("this endpoint has no secret")?;
-    let mut expected = Hmac::<Sha256>::new_from_slice(&key).map_err(|error| error.to_string())?;
-    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-        expected.update(part);
-    }
-    let is_ours = |entry: &str| {
-        let given = entry.strip_prefix("v1,").and_then(|text| BASE64.decode(text.as_bytes()).ok());
-        given.is_some_and(|given| expected.clone().verify_slice(&given).is_ok())
-    };
-    if signatures.split(' ').any(is_ours) { Ok(()) } else { Err("no signature matches".to_owned()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The example of the Standard Webhooks libraries.
-    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    const SENT_S: i64 = 1_614_265_330;
-    const BODY: &[u8] = br#"{"test": 2432232314}"#;
-
-    fn headers(signature: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek".parse().unwrap());
-        headers.insert("webhook-timestamp", SENT_S.to_string().parse().unwrap());
-        headers.insert("webhook-signature", signature.parse().unwrap());
-        headers
-    }
-
-    const GOOD: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
-
     #[test]
-    fn takes_the_example_of_the_specification() {
-        assert_eq!(verify(SECRET, &headers(GOOD), BODY, SENT_S), Ok(()));
-        let rotating = format!("v1,AAAA v1a,{} {GOOD}", &GOOD[3..]);
-        assert_eq!(verify(SECRET, &headers(&rotating), BODY, SENT_S + 299), Ok(()));
-    }
-
-    #[test]
-    fn refuses_another_body_another_key_and_an_old_time() {
-        assert!(verify(SECRET, &headers(GOOD), br#"{"test": 2432232315}"#, SENT_S).is_err());
-        assert!(verify("whsec_AAAA", &headers(GOOD), BODY, SENT_S).is_err());
-        assert!(verify("", &headers(GOOD), BODY, SENT_S).is_err());
-        assert!(verify(SECRET, &headers(GOOD), BODY, SENT_S + 301).is_err());
-        assert!(verify(SECRET, &HeaderMap::new(), BODY, SENT_S).is_err());
+    fn everything_but_a_fresh_verified_signature_is_forged() {
+        assert_eq!(forged(&Signature::Verified { age_s: -300 }), None);
+        for refused in [
+            Signature::Verified { age_s: 301 },
+            Signature::Wrong("no signature matches".into()),
+            Signature::Unsigned,
+            Signature::Unchecked,
+        ] {
+            assert!(forged(&refused).is_some(), "{refused:?}");
+        }
     }
 
     #[test]
