@@ -40,8 +40,8 @@ fn seal_key(config: &Config, may_make: bool) -> Result<SealKey, Failure> {
             // A new key beside an old store would open nothing.
             Some(path) => (path, may_make && url.path().is_some_and(|store| !store.exists())),
             None => {
-                let fault = crate::config::Fault::new("secrets.key", "`secrets.key` is not set and the store is not a file")
-                    .hint("set it to 32 bytes in base64 (`openssl rand -base64 32`) or `file:PATH`");
+                // Refused with the configuration already; here for whoever calls with another one.
+                let fault = crate::config::Fault::new("secrets.key", "`secrets.key` is not set and the store is not a file");
                 return Err(Failure::config(vec![fault]));
             }
         },
