@@ -136,8 +136,8 @@ impl Store {
 
     /// A tenant's version and all its subscriptions, secrets in clear, as of one moment.
     pub async fn tenant(&self, tenant: &Tenant) -> anyhow::Result<TenantRecord> {
-        let (version, rows) = self
-            .tenant_rows(tenant.as_str())
+        // Boxed: code for two engines makes a large future, and every lookup holds this one.
+        let (version, rows) = Box::pin(self.tenant_rows(tenant.as_str()))
             .await
             .with_context(|| format!("could not read tenant `{tenant}` from the store"))?;
         Ok(TenantRecord { version, specs: rows.into_iter().map(|row| self.unseal(row)).collect() })
