@@ -53,7 +53,8 @@ pub(super) async fn open(url: &StoreUrl, text: &str) -> Result<PgPool, OpenError
     };
     // Once outside of the pool, which would only say that it waited in vain.
     let first = timeout(ACQUIRE_MAX, PgConnection::connect_with(&options)).await;
-    let first = first.map_err(|_| unreachable(sqlx::Error::Io(io::ErrorKind::TimedOut.into())))?;
+    let silent = |_| sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s"));
+    let first = first.map_err(silent).map_err(unreachable)?;
     let _ = first.map_err(unreachable)?.close().await;
     let pool = PgPoolOptions::new()
         .max_connections(pool::CONNECTIONS_MAX)
