@@ -46,6 +46,7 @@ fn seal_key(config: &Config, may_make: bool) -> Result<SealKey, Failure> {
             // A new key beside an old store would open nothing.
             Some(path) => (path, may_make && url.path().is_some_and(|store| !store.exists())),
             None => {
+                // Refused with the configuration already; here for whoever calls with another one.
                 let fault = crate::config::Fault::new(
                     "secrets.key",
                     "`secrets.key` is not set and the store is not a file",

@@ -22,6 +22,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) -> Option<Conf
     let store_url = check.store_url();
     let listen = check.listen();
     let key = check.secrets_key();
+    check.key_of(store_url.as_ref(), key.as_ref());
     let format = check.log_format();
     let broker = (
         check.prefix(),
@@ -129,19 +130,27 @@ impl Check<'_> {
     }
 
     fn store_url(&mut self) -> Option<StoreUrl> {
-        const EXAMPLE: &str =
-            "write `sqlite://data/paperboy.db`, or `sqlite:///var/lib/paperboy/paperboy.db`";
+        const EXAMPLE: &str = "write `sqlite://data/paperboy.db`, `sqlite:///var/lib/paperboy/paperboy.db` \
+                               or `postgres://USER:PASSWORD@HOST/DATABASE`";
         let text = self.settings.text("store.url");
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            self.fault("store.url", "= `postgres://…` is not supported yet", EXAMPLE);
-            return None;
-        }
         match StoreUrl::parse(text) {
             Ok(url) => Some(url),
             Err(reason) => {
                 self.fault("store.url", &format!("cannot be used: {reason}"), EXAMPLE);
                 None
             }
+        }
+    }
+
+    /// A key is made only where there is a file to put it beside.
+    fn key_of(&mut self, store: Option<&StoreUrl>, key: Option<&SecretsKey>) {
+        if matches!((store, key), (Some(StoreUrl::Postgres(_)), Some(SecretsKey::None))) {
+            let hint = "write 32 bytes in base64 (`openssl rand -base64 32`) or `file:PATH`, the same for every process";
+            self.fault(
+                "secrets.key",
+                "is empty: a store in PostgreSQL needs a key to seal secrets with",
+                hint,
+            );
         }
     }
 
@@ -344,8 +353,26 @@ mod tests {
     #[test]
     fn what_is_not_built_yet_is_said_to_be_so() {
         assert!(refusal("broker.url", "embedded").contains("not supported yet"));
-        assert!(refusal("store.url", "postgres://u:canary@h/d").contains("not supported yet"));
-        assert!(!refusal("store.url", "postgres://u:canary@h/d").contains("canary"));
+    }
+
+    #[test]
+    fn a_store_in_postgres_needs_a_key() {
+        let faults = with("store.url", "postgres://u:canary@h/d").unwrap_err();
+        let [fault] = faults.as_slice() else { panic!("{faults:#?}") };
+        assert_eq!(fault.key, "secrets.key");
+        assert!(fault.to_string().contains("is empty") && !fault.to_string().contains("canary"), "{fault}");
+        let key = SealKey::from_bytes([7; 32]).to_base64();
+        let set =
+            [("PAPERBOY__STORE__URL", "postgres://u:canary@h/d"), ("PAPERBOY__SECRETS__KEY", key.as_str())];
+        load(&Sources::from_text(None, &set)).unwrap();
+    }
+
+    #[test]
+    fn options_of_postgres_are_checked_without_being_repeated() {
+        for bad in ["?passwd=canary", "?sslmode=canary", "?port=canary", "?sslmode=require&canary=1"] {
+            let fault = refusal("store.url", &format!("postgres://u:canary@h/d{bad}"));
+            assert!(fault.contains("`store.url`") && !fault.contains("canary"), "{fault}");
+        }
     }
 
     #[test]

@@ -175,14 +175,14 @@ mod tests {
 
     #[test]
     fn three_faults_in_one_file_and_the_environment_are_all_listed() {
-        let file = "[broker]\nprefech = 4\n[store]\nurl = \"postgres://u:canary@h/d\"";
+        let file = "[broker]\nprefech = 4\n[store]\nurl = \"mysql://u:canary@h/d\"";
         let faults = faults(Some(file), &[("PAPERBOY__API__LISTEN", "nowhere")]);
         assert_eq!(faults.len(), 3, "{faults:#?}");
         let all = faults.join("\n");
         assert!(all.contains(
             "unknown key `broker.prefech` in `paperboy.toml`\nhint: did you mean `broker.prefetch`?"
         ));
-        assert!(all.contains("`store.url` in `paperboy.toml` = `postgres://…` is not supported yet"));
+        assert!(all.contains("`store.url` in `paperboy.toml` cannot be used: unknown kind of store"));
         assert!(all.contains("`api.listen` from `PAPERBOY__API__LISTEN`"));
         assert!(!all.contains("canary"));
     }

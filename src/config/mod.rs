@@ -134,7 +134,8 @@ pub struct SecretsConfig {
 /// Where the key that seals secrets at rest comes from.
 #[derive(Debug, Clone)]
 pub enum SecretsKey {
-    /// Not set: with SQLite it lies beside the file as `paperboy.key` and is made there once.
+    /// Not set: with SQLite it lies beside the file as `paperboy.key` and is made there once. With Postgres
+    /// that is a fault.
     None,
     Inline(SealKey),
     /// Not read here: the file may be made by a later step.

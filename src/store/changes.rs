@@ -2,13 +2,16 @@
 //!
 //! A version is the counter's value at the tenant's last change. Both only rise, and both are written in
 //! the transaction of the change itself, so whoever sees a version can read what it stands for.
+//!
+//! The counter's row is locked from the beginning of a change to its commit. So versions are given in the
+//! order of the commits, and whoever has seen one never meets an earlier change later.
 
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use sqlx::SqliteConnection;
 
-use super::{Store, column, count};
+use super::pool::Session;
+use super::{Store, Write, column, count};
 use crate::domain::name::Tenant;
 
 /// What has changed since a moment.
@@ -34,21 +37,19 @@ impl Store {
     }
 
     async fn read_changes(&self, version: u64) -> Result<Changes, sqlx::Error> {
-        let mut snapshot = self.begin_read().await?;
-        let counter = count(
-            sqlx::query_scalar("SELECT value FROM counters WHERE name = 'changes'")
-                .fetch_one(&mut *snapshot)
-                .await?,
-        );
+        let mut snapshot = self.inner.pool.begin_read().await?;
+        let counter =
+            count(snapshot.query("SELECT value FROM counters WHERE name = 'changes'").fetch_value().await?);
         let mut tenants = Vec::new();
         if counter > version {
-            let rows: Vec<(String, i64)> = sqlx::query_as(
-                "SELECT tenant, version FROM tenants WHERE version > $1 ORDER BY version, tenant",
-            )
-            .bind(column(version))
-            .fetch_all(&mut *snapshot)
-            .await?;
-            tenants = rows.into_iter().map(|(tenant, version)| (tenant, count(version))).collect();
+            let rows = snapshot
+                .query("SELECT tenant, version FROM tenants WHERE version > $1 ORDER BY version, tenant")
+                .bind(column(version))
+                .fetch_all()
+                .await?;
+            for row in rows {
+                tenants.push((row.get("tenant")?, count(row.get("version")?)));
+            }
         }
         snapshot.commit().await?;
         Ok(Changes { counter, tenants })
@@ -56,32 +57,39 @@ impl Store {
 }
 
 /// The version of a tenant as this connection sees it.
-pub(super) async fn version_of(connection: &mut SqliteConnection, tenant: &str) -> Result<u64, sqlx::Error> {
-    let version: Option<i64> = sqlx::query_scalar("SELECT version FROM tenants WHERE tenant = $1")
-        .bind(tenant)
-        .fetch_optional(connection)
-        .await?;
+pub(super) async fn version_of(on: &mut impl Session, tenant: &str) -> Result<u64, sqlx::Error> {
+    let version: Option<i64> =
+        on.query("SELECT version FROM tenants WHERE tenant = $1").bind(tenant).fetch_optional_value().await?;
     Ok(version.map_or(0, count))
 }
 
+impl Store {
+    /// The transaction of a change. It waits for every other change and locks the counter before it reads
+    /// anything: a change that read first could be overtaken between its reading and its writing.
+    pub(super) async fn begin_change(&self) -> Result<Write<'_>, sqlx::Error> {
+        let mut write = self.begin_write().await?;
+        // `FOR UPDATE` would say it better, and is unknown to SQLite.
+        write.query("UPDATE counters SET value = value WHERE name = 'changes'").execute().await?;
+        Ok(write)
+    }
+}
+
 /// Raises the counter by one and sets the tenants' versions to it; for the transaction of a change.
-pub(super) async fn rise(
-    connection: &mut SqliteConnection,
-    tenants: &BTreeSet<&str>,
-) -> Result<u64, sqlx::Error> {
-    let counter: i64 =
-        sqlx::query_scalar("UPDATE counters SET value = value + 1 WHERE name = 'changes' RETURNING value")
-            .fetch_one(&mut *connection)
-            .await?;
-    for tenant in tenants {
-        sqlx::query(
-            "INSERT INTO tenants (tenant, version) VALUES ($1, $2)
-             ON CONFLICT (tenant) DO UPDATE SET version = excluded.version",
-        )
-        .bind(*tenant)
-        .bind(counter)
-        .execute(&mut *connection)
+pub(super) async fn rise(write: &mut Write<'_>, tenants: &BTreeSet<&str>) -> Result<u64, sqlx::Error> {
+    let counter: i64 = write
+        .query("UPDATE counters SET value = value + 1 WHERE name = 'changes' RETURNING value")
+        .fetch_value()
         .await?;
+    for tenant in tenants {
+        write
+            .query(
+                "INSERT INTO tenants (tenant, version) VALUES ($1, $2)
+                 ON CONFLICT (tenant) DO UPDATE SET version = excluded.version",
+            )
+            .bind(*tenant)
+            .bind(counter)
+            .execute()
+            .await?;
     }
     Ok(count(counter))
 }

@@ -3,16 +3,19 @@
 //! The drain hands over what it took from the dead queues and acknowledges it after the commit, so a
 //! letter may come twice; it is kept once. Replaying is not done here, only noted.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use sqlx::postgres::PgDatabaseError;
+use sqlx::sqlite::SqliteError;
 
-use super::{Store, column, count, opening};
+use super::pool::Session;
+use super::statement::{Row, Statement};
+use super::{Store, Write, count, postgres, sqlite};
 
 /// The reason of a letter that stands for one the engine refused.
 pub const UNDRAINABLE: &str = "undrainable";
@@ -24,7 +27,7 @@ const NOTE_CHARS_MAX: usize = 1024;
 macro_rules! row_columns {
     () => {
         "id, kind, reason, tenant, event_id, event_type, subscription, document_id, batch_id, cycle, attempts, \
-         history, length(body) AS body_bytes, first_seen_ms, dead_at_ms, state, state_at_ms, note"
+         history, CAST(length(body) AS bigint) AS body_bytes, first_seen_ms, dead_at_ms, state, state_at_ms, note"
     };
 }
 
@@ -321,27 +324,29 @@ impl Store {
 
     /// A page of letters without their contents, newest first.
     pub async fn dead_list(&self, filter: &DeadFilter) -> anyhow::Result<Vec<DeadRow>> {
-        let rows = list_query(filter)
-            .build()
-            .fetch_all(&self.inner.pool)
-            .await
-            .context("could not list dead letters from the store")?;
+        let rows = async {
+            let mut connection = self.inner.pool.acquire().await?;
+            let query =
+                connection.query(concat!("SELECT ", row_columns!(), " FROM dead_letters WHERE 1 = 1"));
+            chosen(query, filter).fetch_all().await
+        };
+        let rows = rows.await.context("could not list dead letters from the store")?;
         rows.iter().map(|row| dead_row(row).context("a dead letter cannot be read")).collect()
     }
 
     /// One letter with its contents.
     pub async fn dead_show(&self, id: i64) -> anyhow::Result<Option<DeadLetterFull>> {
         let failed = || format!("could not read dead letter `dl_{id}` from the store");
-        let row = sqlx::query(concat!(
-            "SELECT ",
-            row_columns!(),
-            ", letter_key, body, body_sha256, headers, answer FROM dead_letters WHERE id = $1"
-        ))
-        .bind(id)
-        .fetch_optional(&self.inner.pool)
-        .await
-        .with_context(failed)?;
-        match row {
+        let row = async {
+            let mut connection = self.inner.pool.acquire().await?;
+            let query = connection.query(concat!(
+                "SELECT ",
+                row_columns!(),
+                ", letter_key, body, body_sha256, headers, answer FROM dead_letters WHERE id = $1"
+            ));
+            query.bind(id).fetch_optional().await
+        };
+        match row.await.with_context(failed)? {
             None => Ok(None),
             Some(row) => self.full(&row).with_context(failed).map(Some),
         }
@@ -370,10 +375,12 @@ impl Store {
         };
         let note: Option<String> = note.map(|note| note.chars().take(NOTE_CHARS_MAX).collect());
         let mut write = self.begin_write().await.context(failed)?;
+        // In one order, so that two who mark the same letters never wait for each other.
+        let ids: BTreeSet<i64> = ids.iter().copied().collect();
         let mut changed = 0;
         for id in ids {
-            let done = sqlx::query(update).bind(now_ms).bind(&note).bind(id).execute(&mut *write).await;
-            changed += done.context(failed)?.rows_affected();
+            let done = write.query(update).bind(now_ms).bind(&note).bind(id).execute().await;
+            changed += done.context(failed)?;
         }
         write.commit().await.context(failed)?;
         Ok(changed)
@@ -384,11 +391,11 @@ impl Store {
     pub async fn next_cycle(&self) -> anyhow::Result<u32> {
         let failed = "could not number a replay in the store";
         let mut write = self.begin_write().await.context(failed)?;
-        let cycle: i64 =
-            sqlx::query_scalar("UPDATE counters SET value = value + 1 WHERE name = 'cycles' RETURNING value")
-                .fetch_one(&mut *write)
-                .await
-                .context(failed)?;
+        let cycle: i64 = write
+            .query("UPDATE counters SET value = value + 1 WHERE name = 'cycles' RETURNING value")
+            .fetch_value()
+            .await
+            .context(failed)?;
         write.commit().await.context(failed)?;
         u32::try_from(cycle).context(failed)
     }
@@ -398,17 +405,18 @@ impl Store {
     pub async fn forget_dead(&self, before_ms: i64, limit: u32) -> anyhow::Result<u64> {
         let failed = "could not forget old dead letters in the store";
         let mut write = self.begin_write().await.context(failed)?;
-        let gone = sqlx::query(
-            "DELETE FROM dead_letters WHERE id IN
-             (SELECT id FROM dead_letters WHERE dead_at_ms < $1 ORDER BY dead_at_ms LIMIT $2)",
-        )
-        .bind(before_ms)
-        .bind(i64::from(limit))
-        .execute(&mut *write)
-        .await
-        .context(failed)?;
+        let gone = write
+            .query(
+                "DELETE FROM dead_letters WHERE id IN
+                 (SELECT id FROM dead_letters WHERE dead_at_ms < $1 ORDER BY dead_at_ms LIMIT $2)",
+            )
+            .bind(before_ms)
+            .bind(i64::from(limit))
+            .execute()
+            .await
+            .context(failed)?;
         write.commit().await.context(failed)?;
-        Ok(gone.rows_affected())
+        Ok(gone)
     }
 
     fn seal_letter<'a>(&self, letter: &'a DeadLetter) -> Result<SealedLetter<'a>, KeepError> {
@@ -432,17 +440,17 @@ impl Store {
         })
     }
 
-    fn full(&self, row: &SqliteRow) -> anyhow::Result<DeadLetterFull> {
-        let key: Vec<u8> = row.try_get("letter_key")?;
+    fn full(&self, row: &Row) -> anyhow::Result<DeadLetterFull> {
+        let key: Vec<u8> = row.get("letter_key")?;
         let open = |part: &str| -> anyhow::Result<Vec<u8>> {
-            let sealed: Vec<u8> = row.try_get(part)?;
+            let sealed: Vec<u8> = row.get(part)?;
             let opened = self.inner.key.open(&record_name(&key, part), &sealed);
             opened.with_context(|| format!("its {part} cannot be opened"))
         };
         Ok(DeadLetterFull {
             row: dead_row(row)?,
-            body: row.try_get::<Vec<u8>, _>("body")?.into(),
-            body_sha256: row.try_get("body_sha256")?,
+            body: row.get::<Vec<u8>>("body")?.into(),
+            body_sha256: row.get("body_sha256")?,
             headers: open("headers")?,
             answer: open("answer")?,
         })
@@ -463,49 +471,54 @@ fn record_name(key: &[u8], part: &str) -> Vec<u8> {
 }
 
 /// Whether the letter was new.
-async fn insert(connection: &mut SqliteConnection, sealed: &SealedLetter<'_>) -> Result<bool, sqlx::Error> {
+async fn insert(write: &mut Write<'_>, sealed: &SealedLetter<'_>) -> Result<bool, sqlx::Error> {
     let letter = sealed.letter;
-    let done = sqlx::query(
+    let query = write.query(
         "INSERT INTO dead_letters
              (letter_key, kind, reason, tenant, event_id, event_type, subscription, document_id, batch_id,
               cycle, attempts, body, body_sha256, headers, history, answer, first_seen_ms, dead_at_ms)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
          ON CONFLICT (letter_key) DO NOTHING",
-    )
-    .bind(&sealed.key[..])
-    .bind(letter.kind.as_str())
-    .bind(&letter.reason)
-    .bind(&letter.tenant)
-    .bind(&letter.event_id)
-    .bind(&letter.event_type)
-    .bind(&letter.subscription)
-    .bind(&letter.document_id)
-    .bind(&letter.batch_id)
-    .bind(i64::from(letter.cycle))
-    .bind(i64::from(letter.attempts))
-    .bind(&letter.body[..])
-    .bind(&sealed.body_sha256[..])
-    .bind(&sealed.headers)
-    .bind(&letter.history)
-    .bind(&sealed.answer)
-    .bind(letter.first_seen_ms)
-    .bind(letter.dead_at_ms)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() > 0)
+    );
+    let inserted = query
+        .bind(&sealed.key[..])
+        .bind(letter.kind.as_str())
+        .bind(&letter.reason)
+        .bind(&letter.tenant)
+        .bind(&letter.event_id)
+        .bind(&letter.event_type)
+        .bind(&letter.subscription)
+        .bind(&letter.document_id)
+        .bind(&letter.batch_id)
+        .bind(i64::from(letter.cycle))
+        .bind(i64::from(letter.attempts))
+        .bind(&letter.body[..])
+        .bind(&sealed.body_sha256[..])
+        .bind(&sealed.headers)
+        .bind(&letter.history)
+        .bind(&sealed.answer)
+        .bind(letter.first_seen_ms)
+        .bind(letter.dead_at_ms)
+        .execute()
+        .await?;
+    Ok(inserted > 0)
 }
 
-/// Tells a row that will never go in from a store that is busy, full or away. SQLite's primary codes
-/// `TOOBIG` (18), `CONSTRAINT` (19) and `MISMATCH` (20) speak of the row; all others of the store.
+/// Tells a row that will never go in from a store that is busy, full or away.
 fn keep_error(error: sqlx::Error) -> KeepError {
-    match (&error, opening::primary_code(&error)) {
-        (_, Some(18..=20)) | (sqlx::Error::Encode(_), _) => KeepError::Refused(error.to_string()),
-        _ => KeepError::Unavailable(error.into()),
-    }
+    let is_refusal = match &error {
+        sqlx::Error::Encode(_) => true,
+        sqlx::Error::Database(error) => {
+            error.try_downcast_ref::<SqliteError>().is_some_and(sqlite::is_refusal)
+                || error.try_downcast_ref::<PgDatabaseError>().is_some_and(postgres::is_refusal)
+        }
+        _ => false,
+    };
+    if is_refusal { KeepError::Refused(error.to_string()) } else { KeepError::Unavailable(error.into()) }
 }
 
-fn list_query(filter: &DeadFilter) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(concat!("SELECT ", row_columns!(), " FROM dead_letters WHERE 1 = 1"));
+/// Adds to a list what the filter asks for.
+fn chosen<'c>(mut query: Statement<'c>, filter: &DeadFilter) -> Statement<'c> {
     let equals = [
         (" AND kind = ", filter.kind.map(Kind::as_str)),
         (" AND tenant = ", filter.tenant.as_deref()),
@@ -516,41 +529,49 @@ fn list_query(filter: &DeadFilter) -> QueryBuilder<Sqlite> {
     ];
     for (column, value) in equals {
         if let Some(value) = value {
-            query.push(column).push_bind(value.to_owned());
+            query.push_bind(column, value);
         }
     }
     if let Some(reason) = &filter.reason {
         let word = format!("{reason}:");
-        query.push(" AND (reason = ").push_bind(reason.clone());
-        query.push(" OR substr(reason, 1, ").push_bind(column(word.chars().count() as u64));
-        query.push(") = ").push_bind(word).push(")");
+        query.push_bind(" AND (reason = ", reason);
+        // Postgres has no `substr` for the wider number.
+        let characters = i32::try_from(word.chars().count()).unwrap_or(i32::MAX);
+        query.push_bind(" OR substr(reason, 1, ", characters);
+        query.push_bind(") = ", word);
+        query.push(")");
     }
     if let Some(id) = filter.before_id {
-        query.push(" AND id < ").push_bind(id);
+        query.push_bind(" AND id < ", id);
     }
-    query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(filter.limit));
+    query.push_bind(" ORDER BY id DESC LIMIT ", i64::from(filter.limit));
     query
 }
 
-fn dead_row(row: &SqliteRow) -> anyhow::Result<DeadRow> {
+fn dead_row(row: &Row) -> anyhow::Result<DeadRow> {
     Ok(DeadRow {
-        id: row.try_get("id")?,
-        kind: Kind::parse(row.try_get("kind")?).context("unknown kind")?,
-        reason: row.try_get("reason")?,
-        tenant: row.try_get("tenant")?,
-        event_id: row.try_get("event_id")?,
-        event_type: row.try_get("event_type")?,
-        subscription: row.try_get("subscription")?,
-        document_id: row.try_get("document_id")?,
-        batch_id: row.try_get("batch_id")?,
-        cycle: row.try_get("cycle")?,
-        attempts: row.try_get("attempts")?,
-        history: row.try_get("history")?,
-        body_bytes: count(row.try_get("body_bytes")?),
-        first_seen_ms: row.try_get("first_seen_ms")?,
-        dead_at_ms: row.try_get("dead_at_ms")?,
-        state: DeadState::parse(row.try_get("state")?).context("unknown state")?,
-        state_at_ms: row.try_get("state_at_ms")?,
-        note: row.try_get("note")?,
+        id: row.get("id")?,
+        kind: Kind::parse(&row.get::<String>("kind")?).context("unknown kind")?,
+        reason: row.get("reason")?,
+        tenant: row.get("tenant")?,
+        event_id: row.get("event_id")?,
+        event_type: row.get("event_type")?,
+        subscription: row.get("subscription")?,
+        document_id: row.get("document_id")?,
+        batch_id: row.get("batch_id")?,
+        cycle: small(row, "cycle")?,
+        attempts: small(row, "attempts")?,
+        history: row.get("history")?,
+        body_bytes: count(row.get("body_bytes")?),
+        first_seen_ms: row.get("first_seen_ms")?,
+        dead_at_ms: row.get("dead_at_ms")?,
+        state: DeadState::parse(&row.get::<String>("state")?).context("unknown state")?,
+        state_at_ms: row.get("state_at_ms")?,
+        note: row.get("note")?,
     })
+}
+
+/// A count that was a `u32` when it was written; Postgres knows no such number.
+fn small(row: &Row, column: &str) -> anyhow::Result<u32> {
+    u32::try_from(row.get::<i64>(column)?).with_context(|| format!("its {column} is out of range"))
 }

@@ -4,8 +4,9 @@
 //! hold a secret is sealed before it reaches the engine, so no file of the database, its log included,
 //! ever holds one in clear. No event is kept here except as a dead letter.
 //!
-//! SQLite only for now. A Postgres pool is to stand beside the SQLite one behind the same methods, so the
-//! SQL keeps to what both understand where they agree; what only SQLite has is named so.
+//! Two engines, one set of methods: SQLite in a file, or PostgreSQL by its address. The SQL is written once,
+//! in what both understand; `statement` and `pool` carry it to either, and what only one of them has is in
+//! `sqlite` and in `postgres`.
 
 pub mod changes;
 pub mod dead;
@@ -13,6 +14,10 @@ mod files;
 pub mod key;
 mod meta;
 mod opening;
+mod pool;
+mod postgres;
+mod sqlite;
+mod statement;
 pub mod status;
 pub mod subscriptions;
 #[cfg(test)]
@@ -20,11 +25,9 @@ pub(crate) mod tests;
 pub mod url;
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use self::changes::Changes;
@@ -32,6 +35,8 @@ pub use self::dead::{
     DeadFilter, DeadLetter, DeadLetterFull, DeadLetterStore, DeadRow, DeadState, KeepError,
 };
 pub use self::opening::OpenError;
+use self::pool::{Pool, Session, Transaction};
+use self::statement::Statement;
 pub use self::status::StoreStatus;
 pub use self::subscriptions::{AddError, BrokenRecord, ListFilter, TenantRecord};
 pub use self::url::{StoreUrl, StoreUrlFault};
@@ -45,9 +50,10 @@ pub struct Store {
 
 struct Inner {
     url: StoreUrl,
-    pool: SqlitePool,
-    /// Held by whoever writes. SQLite lets one writer in at a time and has the others poll; within a
-    /// process a queue is fairer and never times out behind a stream of others.
+    pool: Pool,
+    /// Held by whoever writes. SQLite lets one writer in at a time and has the others poll; with Postgres
+    /// writers that wait would hold connections that readers need. Within a process a queue is fairer and
+    /// never times out behind a stream of others.
     writing: Mutex<()>,
     key: SealKey,
     id: String,
@@ -70,22 +76,15 @@ impl Store {
         &self.inner.url
     }
 
-    /// Waits for what is under way and closes the files; every later call on any clone fails.
+    /// Waits for what is under way and closes its connections; every later call on any clone fails.
     pub async fn close(&self) {
         self.inner.pool.close().await;
     }
 
-    /// A transaction that sees one state of the store throughout, whatever is written meanwhile.
-    async fn begin_read(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        self.inner.pool.begin().await
-    }
-
-    /// A transaction that may write. It takes the write lock at once (SQLite only: a transaction that
-    /// turned from reading to writing could be refused as busy without any waiting).
+    /// A transaction that may write, begun when no other of this process writes.
     async fn begin_write(&self) -> Result<Write<'_>, sqlx::Error> {
         let turn = self.inner.writing.lock().await;
-        let transaction = self.inner.pool.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Write { transaction, _turn: turn })
+        Ok(Write { transaction: self.inner.pool.begin_write().await?, _turn: turn })
     }
 
     /// Encrypts `plain` so that it opens only as the record that `associated` names.
@@ -105,7 +104,7 @@ impl fmt::Debug for Store {
 /// A transaction that may write; dropped without [`Write::commit`] it leaves nothing behind.
 struct Write<'a> {
     // Before `_turn`, so that it is given back before the next writer starts.
-    transaction: Transaction<'static, Sqlite>,
+    transaction: Transaction,
     _turn: MutexGuard<'a, ()>,
 }
 
@@ -115,17 +114,9 @@ impl Write<'_> {
     }
 }
 
-impl Deref for Write<'_> {
-    type Target = SqliteConnection;
-
-    fn deref(&self) -> &SqliteConnection {
-        &self.transaction
-    }
-}
-
-impl DerefMut for Write<'_> {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.transaction
+impl Session for Write<'_> {
+    fn query(&mut self, text: &'static str) -> Statement<'_> {
+        self.transaction.query(text)
     }
 }
 

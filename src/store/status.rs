@@ -1,11 +1,11 @@
 //! What `paperboy store status` tells, without a key and without changing anything.
 
 use anyhow::Context as _;
-use sqlx::{Connection as _, SqliteConnection};
 
 use super::opening::{self, OpenError};
+use super::pool::{Pool, Session};
 use super::url::StoreUrl;
-use super::{Store, count, meta};
+use super::{Store, count, meta, postgres, sqlite};
 
 /// The state of a store, which may be missing or out of date.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,72 +22,65 @@ pub struct StoreStatus {
     pub subscriptions: u64,
     /// Dead letters that nobody has replayed or discarded.
     pub dead_letters: u64,
-    /// The file and its log together.
+    /// SQLite: the file and its log together. Postgres: the tables and their indexes.
     pub file_bytes: u64,
 }
 
 impl Store {
     /// Looks at a store; a missing one is a status too.
     pub async fn status(url: &StoreUrl) -> Result<StoreStatus, OpenError> {
-        let path = opening::sqlite_path(url)?;
-        let mut connection = match opening::connect_if_there(url, path).await {
-            Ok(connection) => connection,
+        let pool = match Pool::open(url).await {
+            Ok(pool) => pool,
             Err(OpenError::Missing { url }) => return Ok(missing(url)),
             Err(error) => return Err(error),
         };
-        let file_bytes = [path.to_owned(), opening::log_path(path)]
-            .iter()
-            .filter_map(|file| std::fs::metadata(file).ok())
-            .map(|file| file.len())
-            .sum();
-        let status = read(&mut connection, url, file_bytes).await;
-        let closed = connection.close().await;
-        let status = status?;
-        closed.with_context(|| format!("could not close the store at `{url}`"))?;
-        Ok(status)
+        let status = read(&pool, url).await;
+        pool.close().await;
+        status
     }
 }
 
 fn missing(url: StoreUrl) -> StoreStatus {
     StoreStatus {
-        url,
         exists: false,
         applied: Vec::new(),
-        pending: opening::steps(),
+        pending: opening::steps(&url),
         store_id: None,
         key_check: None,
         subscriptions: 0,
         dead_letters: 0,
         file_bytes: 0,
+        url,
     }
 }
 
-async fn read(
-    connection: &mut SqliteConnection,
-    url: &StoreUrl,
-    file_bytes: u64,
-) -> Result<StoreStatus, OpenError> {
-    let applied = opening::applied(connection, url).await?;
-    let status = StoreStatus { exists: true, file_bytes, pending: applied.pending, ..missing(url.clone()) };
+async fn read(pool: &Pool, url: &StoreUrl) -> Result<StoreStatus, OpenError> {
+    let failed = || format!("could not read the store at `{url}`");
+    let mut connection = pool.acquire().await.with_context(failed)?;
+    let applied = opening::applied(&mut connection, url).await?;
+    let (exists, file_bytes) = match url {
+        StoreUrl::Sqlite { path } => (true, sqlite::bytes(path)),
+        StoreUrl::Postgres(_) => {
+            let bytes = connection.query(postgres::BYTES).fetch_value().await.with_context(failed)?;
+            (applied.is_made, count(bytes))
+        }
+    };
+    let status = StoreStatus { exists, file_bytes, pending: applied.pending, ..missing(url.clone()) };
     if applied.versions.is_empty() {
         return Ok(status);
     }
-    let failed = || format!("could not read the store at `{url}`");
-    let meta = meta::read(connection).await.with_context(failed)?;
-    let subscriptions: i64 = sqlx::query_scalar("SELECT count(*) FROM subscriptions")
-        .fetch_one(&mut *connection)
-        .await
-        .with_context(failed)?;
-    let dead_letters: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters WHERE state = 'open'")
-        .fetch_one(&mut *connection)
-        .await
-        .with_context(failed)?;
+    let meta = meta::read(&mut connection).await.with_context(failed)?;
+    let subscriptions = connection.query("SELECT count(*) FROM subscriptions").fetch_value();
+    let subscriptions = count(subscriptions.await.with_context(failed)?);
+    let dead_letters =
+        connection.query("SELECT count(*) FROM dead_letters WHERE state = 'open'").fetch_value();
+    let dead_letters = count(dead_letters.await.with_context(failed)?);
     Ok(StoreStatus {
         applied: applied.versions,
         store_id: Some(meta.store_id),
         key_check: Some(meta.key_check),
-        subscriptions: count(subscriptions),
-        dead_letters: count(dead_letters),
+        subscriptions,
+        dead_letters,
         ..status
     })
 }

@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use sqlx::SqliteConnection;
 use zeroize::Zeroizing;
 
+use super::pool::Session;
 use super::{Store, Write, changes};
 use crate::domain::name::{SubscriptionId, Tenant};
 use crate::domain::spec::SubscriptionSpec;
@@ -60,7 +60,7 @@ impl Store {
         for spec in &specs {
             rows.push(self.row(spec)?);
         }
-        let mut write = self.begin_write().await.context(COULD_NOT_ADD)?;
+        let mut write = self.begin_change().await.context(COULD_NOT_ADD)?;
         let tenants: BTreeSet<&str> = rows.iter().map(|row| row.tenant.as_str()).collect();
         let counter = changes::rise(&mut write, &tenants).await.context(COULD_NOT_ADD)?;
         for row in &rows {
@@ -84,19 +84,8 @@ impl Store {
 
     /// A page of subscriptions in the order of their ids, secrets masked; needs no key.
     pub async fn list_subscriptions(&self, filter: &ListFilter) -> anyhow::Result<Vec<SubscriptionSpec>> {
-        let mut query = sqlx::QueryBuilder::new("SELECT document FROM subscriptions WHERE 1 = 1");
-        if let Some(tenant) = &filter.tenant {
-            query.push(" AND tenant = ").push_bind(tenant.as_str());
-        }
-        if let Some(after) = &filter.after {
-            query.push(" AND id > ").push_bind(after.as_str());
-        }
-        query.push(" ORDER BY id LIMIT ").push_bind(filter.limit);
-        let documents: Vec<String> = query
-            .build_query_scalar()
-            .fetch_all(&self.inner.pool)
-            .await
-            .context("could not list subscriptions from the store")?;
+        let documents =
+            self.documents(filter).await.context("could not list subscriptions from the store")?;
         documents
             .iter()
             .map(|document| {
@@ -108,13 +97,13 @@ impl Store {
     /// Removes a subscription and returns the change counter; `None` if there is none of that id.
     pub async fn remove_subscription(&self, id: &SubscriptionId) -> anyhow::Result<Option<u64>> {
         let failed = || format!("could not remove subscription `{id}` from the store");
-        let mut write = self.begin_write().await.with_context(failed)?;
-        let tenant: Option<String> =
-            sqlx::query_scalar("DELETE FROM subscriptions WHERE id = $1 RETURNING tenant")
-                .bind(id.as_str())
-                .fetch_optional(&mut *write)
-                .await
-                .with_context(failed)?;
+        let mut write = self.begin_change().await.with_context(failed)?;
+        let tenant: Option<String> = write
+            .query("DELETE FROM subscriptions WHERE id = $1 RETURNING tenant")
+            .bind(id.as_str())
+            .fetch_optional_value()
+            .await
+            .with_context(failed)?;
         let Some(tenant) = tenant else { return Ok(None) };
         let counter =
             changes::rise(&mut write, &BTreeSet::from([tenant.as_str()])).await.with_context(failed)?;
@@ -132,8 +121,8 @@ impl Store {
         now: &str,
     ) -> anyhow::Result<Option<u64>> {
         let failed = || format!("could not change subscription `{id}` in the store");
-        // Read and written under one write lock, so that no change in between is overwritten.
-        let mut write = self.begin_write().await.with_context(failed)?;
+        // Read and written under one lock, so that no change in between is overwritten.
+        let mut write = self.begin_change().await.with_context(failed)?;
         let Some(row) = sealed_row(&mut write, id.as_str()).await.with_context(failed)? else {
             return Ok(None);
         };
@@ -147,8 +136,8 @@ impl Store {
 
     /// A tenant's version and all its subscriptions, secrets in clear, as of one moment.
     pub async fn tenant(&self, tenant: &Tenant) -> anyhow::Result<TenantRecord> {
-        let (version, rows) = self
-            .tenant_rows(tenant.as_str())
+        // Boxed: code for two engines makes a large future, and every lookup holds this one.
+        let (version, rows) = Box::pin(self.tenant_rows(tenant.as_str()))
             .await
             .with_context(|| format!("could not read tenant `{tenant}` from the store"))?;
         Ok(TenantRecord { version, specs: rows.into_iter().map(|row| self.unseal(row)).collect() })
@@ -156,44 +145,62 @@ impl Store {
 
     /// Whether anybody subscribes to anything.
     pub async fn has_subscription(&self) -> anyhow::Result<bool> {
-        let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM subscriptions LIMIT 1")
-            .fetch_optional(&self.inner.pool)
-            .await
-            .context("could not look for subscriptions in the store")?;
-        Ok(found.is_some())
+        let found = async {
+            let mut connection = self.inner.pool.acquire().await?;
+            connection.query("SELECT EXISTS (SELECT 1 FROM subscriptions)").fetch_value().await
+        };
+        found.await.context("could not look for subscriptions in the store")
+    }
+
+    async fn documents(&self, filter: &ListFilter) -> Result<Vec<String>, sqlx::Error> {
+        let mut connection = self.inner.pool.acquire().await?;
+        let mut query = connection.query("SELECT document FROM subscriptions WHERE 1 = 1");
+        if let Some(tenant) = &filter.tenant {
+            query.push_bind(" AND tenant = ", tenant.as_str());
+        }
+        if let Some(after) = &filter.after {
+            query.push_bind(" AND id > ", after.as_str());
+        }
+        query.push_bind(" ORDER BY id LIMIT ", i64::from(filter.limit));
+        query.fetch_all().await?.iter().map(|row| row.get("document")).collect()
     }
 
     async fn tenant_rows(&self, tenant: &str) -> Result<(u64, Vec<SealedRow>), sqlx::Error> {
-        let mut snapshot = self.begin_read().await?;
+        let mut snapshot = self.inner.pool.begin_read().await?;
         let version = changes::version_of(&mut snapshot, tenant).await?;
-        let rows: Vec<(String, Vec<u8>)> =
-            sqlx::query_as("SELECT id, sealed FROM subscriptions WHERE tenant = $1 ORDER BY id")
-                .bind(tenant)
-                .fetch_all(&mut *snapshot)
-                .await?;
+        let rows = snapshot
+            .query("SELECT id, sealed FROM subscriptions WHERE tenant = $1 ORDER BY id")
+            .bind(tenant)
+            .fetch_all()
+            .await?;
         snapshot.commit().await?;
-        let row = |(id, sealed)| SealedRow { id, tenant: tenant.to_owned(), sealed };
-        Ok((version, rows.into_iter().map(row).collect()))
+        let mut sealed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (id, bytes) = (row.get("id")?, row.get("sealed")?);
+            sealed.push(SealedRow { id, tenant: tenant.to_owned(), sealed: bytes });
+        }
+        Ok((version, sealed))
     }
 
     async fn rewrite(&self, mut write: Write<'_>, spec: &SubscriptionSpec) -> anyhow::Result<u64> {
         let row = self.row(spec)?;
         let counter = changes::rise(&mut write, &BTreeSet::from([row.tenant.as_str()])).await?;
-        sqlx::query(
-            "UPDATE subscriptions
-             SET name = $1, enabled = $2, document = $3, sealed = $4, version = $5, updated_at = $6
-             WHERE id = $7 AND tenant = $8",
-        )
-        .bind(&row.name)
-        .bind(row.enabled)
-        .bind(&row.document)
-        .bind(&row.sealed)
-        .bind(super::column(counter))
-        .bind(&row.updated_at)
-        .bind(&row.id)
-        .bind(&row.tenant)
-        .execute(&mut *write)
-        .await?;
+        write
+            .query(
+                "UPDATE subscriptions
+                 SET name = $1, enabled = $2, document = $3, sealed = $4, version = $5, updated_at = $6
+                 WHERE id = $7 AND tenant = $8",
+            )
+            .bind(&row.name)
+            .bind(row.enabled)
+            .bind(&row.document)
+            .bind(&row.sealed)
+            .bind(super::column(counter))
+            .bind(&row.updated_at)
+            .bind(&row.id)
+            .bind(&row.tenant)
+            .execute()
+            .await?;
         write.commit().await?;
         Ok(counter)
     }
@@ -253,33 +260,31 @@ fn record_name(tenant: &str, id: &str) -> Vec<u8> {
     format!("subscription\0{tenant}\0{id}").into_bytes()
 }
 
-async fn sealed_row(connection: &mut SqliteConnection, id: &str) -> Result<Option<SealedRow>, sqlx::Error> {
-    let row: Option<(String, Vec<u8>)> =
-        sqlx::query_as("SELECT tenant, sealed FROM subscriptions WHERE id = $1")
-            .bind(id)
-            .fetch_optional(connection)
-            .await?;
-    Ok(row.map(|(tenant, sealed)| SealedRow { id: id.to_owned(), tenant, sealed }))
+async fn sealed_row(on: &mut impl Session, id: &str) -> Result<Option<SealedRow>, sqlx::Error> {
+    let query = on.query("SELECT tenant, sealed FROM subscriptions WHERE id = $1").bind(id);
+    let Some(row) = query.fetch_optional().await? else { return Ok(None) };
+    Ok(Some(SealedRow { id: id.to_owned(), tenant: row.get("tenant")?, sealed: row.get("sealed")? }))
 }
 
 /// Whether the row was written; `false` if its id is taken.
-async fn insert(connection: &mut SqliteConnection, row: &Row, version: u64) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "INSERT INTO subscriptions
-             (id, tenant, name, enabled, document, sealed, version, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(&row.id)
-    .bind(&row.tenant)
-    .bind(&row.name)
-    .bind(row.enabled)
-    .bind(&row.document)
-    .bind(&row.sealed)
-    .bind(super::column(version))
-    .bind(&row.created_at)
-    .bind(&row.updated_at)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() > 0)
+async fn insert(write: &mut Write<'_>, row: &Row, version: u64) -> Result<bool, sqlx::Error> {
+    let inserted = write
+        .query(
+            "INSERT INTO subscriptions
+                 (id, tenant, name, enabled, document, sealed, version, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(&row.id)
+        .bind(&row.tenant)
+        .bind(&row.name)
+        .bind(row.enabled)
+        .bind(&row.document)
+        .bind(&row.sealed)
+        .bind(super::column(version))
+        .bind(&row.created_at)
+        .bind(&row.updated_at)
+        .execute()
+        .await?;
+    Ok(inserted > 0)
 }

@@ -27,6 +27,10 @@ pub enum StoreUrlFault {
     PathOptions,
     #[error("not a Postgres address; write `postgres://USER:PASSWORD@HOST/DATABASE`")]
     Postgres,
+    #[error("one of the options after `?` is unknown; known are {}", OPTIONS.join(", "))]
+    PostgresOption,
+    #[error("one of the options after `?` has a value that cannot be used")]
+    PostgresValue,
 }
 
 impl StoreUrl {
@@ -35,10 +39,7 @@ impl StoreUrl {
         let (scheme, rest) = text.split_once(':').ok_or(StoreUrlFault::Scheme)?;
         match scheme.to_ascii_lowercase().as_str() {
             "sqlite" => parse_path(rest.strip_prefix("//").unwrap_or(rest)),
-            "postgres" | "postgresql" => match ::url::Url::parse(text) {
-                Ok(url) if url.has_host() => Ok(StoreUrl::Postgres(text.to_owned())),
-                _ => Err(StoreUrlFault::Postgres),
-            },
+            "postgres" | "postgresql" => parse_postgres(text),
             _ => Err(StoreUrlFault::Scheme),
         }
     }
@@ -50,6 +51,24 @@ impl StoreUrl {
             StoreUrl::Postgres(_) => None,
         }
     }
+}
+
+/// What may stand after `?`, besides `options[NAME]` for a setting of the session.
+const OPTIONS: [&str; 6] =
+    ["sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "options[search_path]"];
+
+fn parse_postgres(text: &str) -> Result<StoreUrl, StoreUrlFault> {
+    let url = ::url::Url::parse(text).map_err(|_| StoreUrlFault::Postgres)?;
+    if !url.has_host() {
+        return Err(StoreUrlFault::Postgres);
+    }
+    // sqlx would log an option it does not know, and what is after the `=` may be a password.
+    let is_known = |name: &str| OPTIONS.contains(&name) || name.starts_with("options[");
+    if !url.query_pairs().all(|(name, _)| is_known(&name)) {
+        return Err(StoreUrlFault::PostgresOption);
+    }
+    text.parse::<sqlx::postgres::PgConnectOptions>().map_err(|_| StoreUrlFault::PostgresValue)?;
+    Ok(StoreUrl::Postgres(text.to_owned()))
 }
 
 fn parse_path(path: &str) -> Result<StoreUrl, StoreUrlFault> {
@@ -80,7 +99,7 @@ impl fmt::Debug for StoreUrl {
     }
 }
 
-/// Hides a password in the user part, and drops the options, where Postgres takes passwords too.
+/// Hides a password in the user part, and what the options say.
 fn without_password(text: &str) -> String {
     let Ok(mut url) = ::url::Url::parse(text) else { return "postgres://…".to_owned() };
     if url.password().is_some() && url.set_password(Some("***")).is_err() {
@@ -124,6 +143,9 @@ mod tests {
             ("data/paperboy.db", StoreUrlFault::Scheme),
             ("", StoreUrlFault::Scheme),
             ("postgres:paperboy", StoreUrlFault::Postgres),
+            ("postgres:///paperboy", StoreUrlFault::Postgres),
+            ("postgres://h/d?passwd=x", StoreUrlFault::PostgresOption),
+            ("postgres://h/d?sslmode=sometimes", StoreUrlFault::PostgresValue),
         ] {
             assert_eq!(StoreUrl::parse(text), Err(fault), "{text}");
         }
@@ -131,8 +153,10 @@ mod tests {
 
     #[test]
     fn never_shows_a_password() {
-        let url = StoreUrl::parse("postgres://ann:canary@db.example:5432/p?password=canary&sslmode=require")
-            .unwrap();
+        let url = StoreUrl::parse(
+            "postgres://ann:canary@db.example:5432/p?options[search_path]=canary&sslmode=require",
+        )
+        .unwrap();
         assert_eq!(url.to_string(), "postgres://ann:***@db.example:5432/p?…");
         assert!(!format!("{url:?}").contains("canary"));
         assert_eq!(StoreUrl::parse("sqlite://p.db").unwrap().to_string(), "sqlite://p.db");

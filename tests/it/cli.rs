@@ -92,7 +92,9 @@ async fn bad_urls_are_told_with_what_to_write_instead() {
     for (name, url, says) in [
         ("BROKER__URL", "embedded", "`embedded` is not supported yet"),
         ("BROKER__URL", "amqp://h/", "names the virtual host with the empty name"),
-        ("STORE__URL", "postgres://u:p@h/d", "`postgres://…` is not supported yet"),
+        ("STORE__URL", "postgres:paperboy", "not a Postgres address"),
+        ("STORE__URL", "postgres://h/d?passwd=p", "is unknown; known are sslmode,"),
+        ("STORE__URL", "postgres://u:p@h/d", "`secrets.key` is empty"),
         ("STORE__URL", "mysql://h/d", "unknown kind of store"),
         ("REDIS__URL", "http://h", "`redis.url` from"),
         ("API__LISTEN", "8080", "is not an IP address with a port"),

@@ -1,4 +1,4 @@
-//! The whole program against real RabbitMQ and Redis, started by `./test`.
+//! The whole program against real RabbitMQ, Redis and PostgreSQL, started by `./test`.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -13,6 +13,8 @@ mod deploy;
 mod docs;
 mod faults;
 mod ops;
+mod postgres;
 mod store_and_cache;
+mod store_contract;
 mod support;
 mod tidy;

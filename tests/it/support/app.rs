@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -41,6 +42,29 @@ impl App {
         app.set("EGRESS__ALLOW", "127.0.0.0/8");
         app.set("API__LISTEN", &format!("127.0.0.1:{}", free_port()));
         app.set("CACHE__REFRESH_S", "0.5");
+        app
+    }
+
+    /// As [`App::new`], with the store in a new database of the shared PostgreSQL, its tables not made yet.
+    pub(crate) async fn in_postgres() -> App {
+        let server = shared("PAPERBOY_TEST_POSTGRES_URL");
+        let app = App::with_store(&server);
+        let mut connection = PgConnection::connect(&server).await.unwrap();
+        let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {}", app.prefix));
+        connection.execute(create).await.unwrap();
+        let (server, _) = server.rsplit_once('/').unwrap();
+        let url = format!("{server}/{}", app.prefix);
+        App::set_store(app, &url)
+    }
+
+    /// As [`App::new`], with the store at this address and a key.
+    pub(crate) fn with_store(url: &str) -> App {
+        App::set_store(App::new(), url)
+    }
+
+    fn set_store(mut app: App, url: &str) -> App {
+        app.set("STORE__URL", url);
+        app.set("SECRETS__KEY", &data_encoding::BASE64.encode(&[7; 32]));
         app
     }
 

@@ -93,6 +93,35 @@ impl PrivateBroker {
     }
 }
 
+/// A PostgreSQL of its own, for tests that end it.
+pub(crate) struct PrivatePostgres {
+    folder: Folder,
+    pub(crate) url: String,
+}
+
+impl PrivatePostgres {
+    pub(crate) async fn start() -> PrivatePostgres {
+        let folder = Folder::new();
+        let env = local(folder.path(), &["up", "--only", "postgres"]).await;
+        let line = env.lines().find_map(|line| line.strip_prefix("export PAPERBOY__STORE__URL="));
+        let url = line.expect("`deploy/local up` prints the store's address").to_owned();
+        PrivatePostgres { folder, url }
+    }
+
+    /// Ends it at once, as a crash does; the data stays.
+    pub(crate) async fn kill(&self) {
+        local(self.folder.path(), &["kill-postgres"]).await;
+    }
+
+    pub(crate) async fn restart(&self) {
+        local(self.folder.path(), &["start-postgres"]).await;
+    }
+
+    pub(crate) async fn down(self) {
+        local(self.folder.path(), &["down"]).await;
+    }
+}
+
 async fn local(folder: &Path, arguments: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/local");
     let output = Command::new(script)
