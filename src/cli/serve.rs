@@ -196,7 +196,10 @@ impl Process {
             let balance = delivers.then_some(balance);
             let pulse = Pulse::new(redis, self.role, drains, readiness.clone(), balance, stop.clone())?;
             farewell = Some(pulse.farewell());
-            tasks.spawn(pulse.run());
+            let until = background.clone();
+            tasks.spawn(async move {
+                until.run_until_cancelled(pulse.run()).await;
+            });
         }
         if let Some(listener) = self.listener {
             let address = listener.local_addr().map_err(anyhow::Error::from)?;
@@ -216,17 +219,7 @@ impl Process {
         }
         let (metrics, until) = (self.metrics.clone(), background.clone());
         tasks.spawn(async move {
-            // The exporter keeps samples until somebody folds them.
-            let fold = async {
-                loop {
-                    tokio::time::sleep(Duration::from_secs(5)).await;
-                    metrics.run_upkeep();
-                }
-            };
-            tokio::select! {
-                () = fold => {}
-                () = until.cancelled() => {}
-            }
+            until.run_until_cancelled(fold_samples(metrics)).await;
         });
         info!(role = self.role.as_str(), store = %self.store.url(), "paperboy is running");
 
@@ -259,8 +252,8 @@ impl Process {
             error!("the drain of dead letters failed: {error}");
         }
         background.cancel();
-        let ended = async { while tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
+        let all = async { while tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
         if let Some(farewell) = farewell {
@@ -346,6 +339,14 @@ async fn keep_gate(
             }
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// The exporter keeps samples until somebody folds them.
+async fn fold_samples(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        metrics.run_upkeep();
     }
 }
 
