@@ -33,7 +33,7 @@ pub use self::dead::{
 };
 pub use self::opening::OpenError;
 pub use self::status::StoreStatus;
-pub use self::subscriptions::{AddError, BrokenRecord, ListFilter, TenantRecord};
+pub use self::subscriptions::{BrokenRecord, ListFilter, SaveError, TenantRecord, Versioned};
 pub use self::url::{StoreUrl, StoreUrlFault};
 use crate::domain::seal::SealKey;
 

@@ -275,10 +275,48 @@ async fn a_taken_id_adds_none_of_the_others() {
         vec![spec("bolt", "sub_3"), spec("bolt", "sub_3")],
     ] {
         let error = store.add_subscriptions(specs).await.unwrap_err();
-        assert!(matches!(&error, AddError::IdTaken { id } if id == "sub_1" || id == "sub_3"), "{error:?}");
+        assert!(matches!(&error, SaveError::IdTaken { id } if id == "sub_1" || id == "sub_3"), "{error:?}");
     }
     assert_eq!(versions(&store).await, (1, vec![("acme".into(), 1)]));
     assert_eq!(store.tenant(&tenant("bolt")).await.unwrap().specs.len(), 0);
+}
+
+#[tokio::test]
+async fn of_two_changes_to_one_version_the_second_is_told() {
+    let (_home, store) = new_store().await;
+    store.add_subscriptions(vec![spec("acme", "sub_1"), spec("acme", "sub_2")]).await.unwrap();
+    let read = async |name: &str| store.versioned_subscription(&id(name)).await.unwrap().unwrap();
+    let renamed = |mut from: Versioned, name: &str| {
+        from.spec.name = Some(name.to_owned());
+        from
+    };
+    let (first, second) = (read("sub_1").await, read("sub_1").await);
+    assert_eq!((first.version, &first), (1, &second));
+    let untouched = read("sub_2").await;
+
+    assert_eq!(store.update_subscription(renamed(first, "first")).await.unwrap(), 2);
+    let error = store.update_subscription(renamed(second.clone(), "second")).await.unwrap_err();
+    assert!(matches!(&error, SaveError::Changed { id } if id == "sub_1"), "{error:?}");
+    let both = vec![renamed(untouched.clone(), "both"), renamed(second, "both")];
+    let error = store.save_subscriptions(vec![spec("bolt", "sub_3")], both).await.unwrap_err();
+    assert!(matches!(error, SaveError::Changed { .. }), "{error:?}");
+    assert_eq!(read("sub_1").await.spec.name.as_deref(), Some("first"));
+    assert_eq!(read("sub_2").await, untouched, "all or none");
+    assert_eq!(versions(&store).await, (2, vec![("acme".into(), 2)]));
+
+    let (switched, removed) = (read("sub_1").await, read("sub_2").await);
+    store.set_enabled(&id("sub_1"), false, DisabledBy::Person, "2026-11-23T00:00:00Z").await.unwrap();
+    store.remove_subscription(&id("sub_2")).await.unwrap();
+    for stale in [switched, removed] {
+        let error = store.update_subscription(stale).await.unwrap_err();
+        assert!(matches!(error, SaveError::Changed { .. }), "{error:?}");
+    }
+    let fresh = renamed(read("sub_1").await, "again");
+    let counter = store.save_subscriptions(vec![spec("bolt", "sub_3")], vec![fresh.clone()]).await.unwrap();
+    assert_eq!(read("sub_1").await, Versioned { version: counter, ..fresh });
+    assert_eq!(versions(&store).await, (5, vec![("acme".into(), 5), ("bolt".into(), 5)]));
+    let listed = store.list_subscriptions(&ListFilter { limit: 1, ..ListFilter::default() }).await.unwrap();
+    assert!(listed[0].name.as_deref() == Some("again") && !text(&listed[0]).contains(CANARY));
 }
 
 #[tokio::test]

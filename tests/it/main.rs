@@ -13,5 +13,6 @@ mod deploy;
 mod docs;
 mod faults;
 mod store_and_cache;
+mod subscriptions;
 mod support;
 mod tidy;
