@@ -11,6 +11,7 @@ mod cli;
 mod delivery;
 mod deploy;
 mod docs;
+mod door;
 mod faults;
 mod store_and_cache;
 mod subscriptions;
