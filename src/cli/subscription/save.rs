@@ -14,24 +14,30 @@ pub(super) async fn all(
     changed: Vec<Versioned>,
     wait: bool,
 ) -> Result<(), Failure> {
-    let counter = store.save_subscriptions(added, changed).await.map_err(|error| match error {
-        SaveError::IdTaken { .. } => Failure::world(error.to_string())
-            .hint("leave `id` out, or change the one that is there with `paperboy subscription import`"),
-        SaveError::Changed { .. } => Failure::world(error.to_string())
-            .hint("nothing was written; look at it again and repeat your change"),
-        SaveError::Other(error) => Failure::from(error),
-    })?;
+    let counter = store.save_subscriptions(added, changed).await.map_err(failure)?;
     services::spread(config, store, counter, wait).await
 }
 
-/// Writes one change over the version it was made from.
+/// Writes one change over the version it was made from, and waits as [`all`] does.
 pub(super) async fn one(
     config: &Config,
     store: &Store,
     changed: Versioned,
     wait: bool,
 ) -> Result<(), Failure> {
-    all(config, store, Vec::new(), vec![changed], wait).await
+    let counter = store.update_subscription(changed).await.map_err(failure)?;
+    services::spread(config, store, counter, wait).await
+}
+
+fn failure(error: SaveError) -> Failure {
+    let hint = match error {
+        SaveError::IdTaken { .. } => {
+            "leave `id` out, or change the one that is there with `paperboy subscription import`"
+        }
+        SaveError::Changed { .. } => "nothing was written; look at it again and repeat the change",
+        SaveError::Other(error) => return Failure::from(error),
+    };
+    Failure::world(error.to_string()).hint(hint)
 }
 
 /// A secret that was made, for people.
