@@ -144,7 +144,8 @@ fn quiet(log: &crate::config::LogConfig) -> crate::config::LogConfig {
     crate::config::LogConfig { filter: "warn".into(), ..log.clone() }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+/// A file's bytes; `-` is standard input.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     if path == Path::new("-") {
         let mut bytes = Vec::new();
         std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;

@@ -19,8 +19,7 @@ use crate::broker::rabbitmq::{Intake, RabbitMq};
 use crate::cache::directory::{CachedDirectory, Freshness};
 use crate::cache::redis::Redis;
 use crate::config::{self, Config, Role};
-use crate::http::guard::Guard;
-use crate::http::{Sender, SenderSettings};
+use crate::http::Sender;
 use crate::worker::balance::Balance;
 use crate::worker::{self, Worker, drain};
 
@@ -118,12 +117,7 @@ impl Process {
             max_stale: Duration::from_secs(config.cache.max_stale_s.into()),
         };
         let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), key, freshness));
-        let guard = Guard::new(&config.egress.allow).map_err(|faults| {
-            Failure::world(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        })?;
-        let settings =
-            SenderSettings { guard: Arc::new(guard), insecure_tls: config.egress.insecure_tls.clone() };
-        let sender = Arc::new(Sender::new(settings)?);
+        let sender = Arc::new(services::sender(config)?);
         let metrics = PrometheusBuilder::new()
             .install_recorder()
             .map_err(|error| Failure::world(format!("metrics cannot be kept: {error}")))?;

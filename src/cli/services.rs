@@ -1,5 +1,6 @@
 //! Opening the real services for a command, with failures that say what to do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::Unconfirmed;
@@ -9,6 +10,8 @@ use crate::cache::directory::reconcile_after;
 use crate::cache::redis::Redis;
 use crate::config::{Config, SecretsKey};
 use crate::domain::seal::SealKey;
+use crate::http::guard::Guard;
+use crate::http::{Sender, SenderSettings};
 use crate::store::{Store, StoreUrl, key};
 
 use super::Failure;
@@ -98,6 +101,15 @@ pub(super) fn redis(config: &Config) -> Result<Option<Redis>, Failure> {
     let redis = Redis::new(url.expose(), &config.broker.prefix)
         .map_err(|error| Failure::world(format!("`redis.url` cannot be used: {error}")))?;
     Ok(Some(redis))
+}
+
+/// The way out, behind the address guard.
+pub(super) fn sender(config: &Config) -> Result<Sender, Failure> {
+    let guard = Guard::new(&config.egress.allow).map_err(|faults| {
+        Failure::world(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })?;
+    let insecure_tls = config.egress.insecure_tls.clone();
+    Ok(Sender::new(SenderSettings { guard: Arc::new(guard), insecure_tls })?)
 }
 
 /// Tells every process of a change and waits until all use it.

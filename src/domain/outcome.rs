@@ -16,7 +16,7 @@ pub struct Answer {
     /// Seconds from the answer's `Retry-After`, see [`parse_retry_after`].
     pub retry_after: Option<u64>,
     pub elapsed_ms: u64,
-    /// The beginning of the answer's body, at most 1 KiB; empty after a success.
+    /// The beginning of the answer's body, at most 1 KiB; empty after a success nobody looks at.
     pub excerpt: Vec<u8>,
 }
 

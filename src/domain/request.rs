@@ -143,6 +143,8 @@ pub struct AttemptContext<'a> {
     pub traceparent: Option<&'a str>,
     /// How often the delivery was replayed by a person; 0 is not said to the receiver.
     pub replay: u32,
+    /// Whether somebody only tries the subscription out; the receiver is told.
+    pub is_test: bool,
     /// `paperboy/<version>`.
     pub user_agent: &'a str,
 }
@@ -181,6 +183,9 @@ pub fn build(
     default("paperboy-attempt", &context.attempt.to_string());
     if context.replay > 0 {
         default("paperboy-replay", &context.replay.to_string());
+    }
+    if context.is_test {
+        default("paperboy-test", "1");
     }
     if let Some(traceparent) = context.traceparent.filter(|text| is_traceparent(text)) {
         default("traceparent", traceparent);
@@ -226,6 +231,7 @@ mod tests {
         now_unix_s: 1_767_323_045,
         traceparent: None,
         replay: 0,
+        is_test: false,
         user_agent: "paperboy/0.1.0",
     };
 
@@ -305,6 +311,15 @@ mod tests {
         assert!(headers(&request).contains(&("paperboy-replay", "2")));
         assert!(headers(&request).contains(&("authorization", "Bearer t")));
         assert!(headers(&request).contains(&("webhook-timestamp", "1767323045")));
+    }
+
+    #[test]
+    fn a_test_says_so_to_the_receiver() {
+        let told = |context: AttemptContext<'_>| {
+            let (request, _) = built(&subscription(json!({})), EVENT, &context);
+            headers(&request).contains(&("paperboy-test", "1"))
+        };
+        assert!(told(AttemptContext { is_test: true, ..FIRST }) && !told(FIRST));
     }
 
     /// A body that no JSON library writes back unchanged.

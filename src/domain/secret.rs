@@ -12,7 +12,7 @@ pub const MASK: &str = "***";
 ///
 /// `Serialize` writes the clear text, because a document is sealed as a whole; whoever shows a document
 /// to anybody masks it first (`SubscriptionSpec::masked`).
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {

@@ -180,6 +180,8 @@ const NAMED_V6: [(Ipv6Net, &str); 5] = [
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn guard(rules: &[&str]) -> Guard {
@@ -447,5 +449,41 @@ mod tests {
     fn all_bad_rules_are_told_at_once() {
         let rules = ["10.0.0.0/8", "nowhere", "10.0.0.1/8"].map(str::to_owned);
         assert_eq!(Guard::new(&rules).unwrap_err().len(), 2);
+    }
+
+    /// Addresses at and around what is denied, more often than chance would have them.
+    fn any_v4() -> impl Strategy<Value = Ipv4Addr> {
+        let edges = DENIED_V4.map(|(range, _)| [range.network(), range.broadcast()].map(u32::from)).concat();
+        let near = (proptest::sample::select(edges), -2_i32..=2);
+        let near = near.prop_map(|(edge, by)| edge.wrapping_add_signed(by));
+        prop_oneof![near, any::<u32>()].prop_map(Ipv4Addr::from)
+    }
+
+    proptest! {
+        #[test]
+        fn however_an_address_is_spelt_it_is_judged_as_what_it_is(address in any_v4(), spelling in 0..7) {
+            let [a, b, c, d] = address.octets();
+            let whole = u32::from(address);
+            let host = match spelling {
+                0 => whole.to_string(),
+                1 => format!("0x{whole:x}"),
+                2 => format!("0{a:o}.0{b:o}.0{c:o}.0{d:o}"),
+                3 => format!("0x{a:X}.{b}.0{c:o}.{d}"),
+                4 => format!("{a}.{}", whole & 0xff_ffff),
+                5 => format!("{a}.{b}.{}.", whole & 0xffff),
+                _ => address.to_string().replace('1', "%31").replace('.', "。"),
+            };
+            let verdict = guard(&[]).check_literal(&url(&format!("http://{host}/")));
+            prop_assert_eq!(verdict, guard(&[]).check((address, 80).into()), "{}", host);
+            let mapped = format!("http://[{}]/", address.to_ipv6_mapped());
+            prop_assert!(guard(&["0.0.0.0/0"]).check_literal(&url(&mapped)).is_err(), "{}", mapped);
+        }
+
+        #[test]
+        fn only_global_unicast_is_ever_called_over_ipv6(address: [u16; 8]) {
+            let address = Ipv6Addr::from(address);
+            let is_permitted = guard(&[]).permits((address, 443).into());
+            prop_assert!(!is_permitted || GLOBAL_UNICAST.contains(&address));
+        }
     }
 }

@@ -28,6 +28,7 @@ pub struct Sender {
     guard: Arc<Guard>,
     clients: Clients,
     drains: Drains,
+    reads_every_answer: bool,
 }
 
 pub struct SenderSettings {
@@ -40,7 +41,14 @@ impl Sender {
     /// Prepares the clients. A rustls crypto provider must be installed before.
     pub fn new(settings: SenderSettings) -> anyhow::Result<Sender> {
         let clients = Clients::new(&settings.guard, &settings.insecure_tls)?;
-        Ok(Sender { guard: settings.guard, clients, drains: Drains::new() })
+        Ok(Sender { guard: settings.guard, clients, drains: Drains::new(), reads_every_answer: false })
+    }
+
+    /// Waits for the beginning of a success's body too: for people who want to see it.
+    #[must_use]
+    pub fn reading_every_answer(mut self) -> Sender {
+        self.reads_every_answer = true;
+        self
     }
 
     /// Waits for the side tasks that read answers to their end, at most 2 s.
@@ -74,7 +82,8 @@ impl Sender {
         let retry_after = retry_after(response.headers());
         let mut excerpt = Vec::new();
         // After a success nothing is waited for: the message is settled while a side task reads.
-        if status.is_success() || read_excerpt(&mut response, &mut excerpt).await == Rest::Coming {
+        let is_glanced_at = self.reads_every_answer || !status.is_success();
+        if !is_glanced_at || read_excerpt(&mut response, &mut excerpt).await == Rest::Coming {
             self.drains.take(response);
         }
         Answer { seen: Seen::Status(status.as_u16()), retry_after, elapsed_ms, excerpt }

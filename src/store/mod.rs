@@ -38,7 +38,7 @@ pub use self::opening::OpenError;
 use self::pool::{Pool, Session, Transaction};
 use self::statement::Statement;
 pub use self::status::StoreStatus;
-pub use self::subscriptions::{AddError, BrokenRecord, ListFilter, TenantRecord};
+pub use self::subscriptions::{BrokenRecord, ListFilter, SaveError, TenantRecord, Versioned};
 pub use self::url::{StoreUrl, StoreUrlFault};
 use crate::domain::seal::SealKey;
 

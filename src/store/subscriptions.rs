@@ -15,11 +15,13 @@ use crate::domain::name::{SubscriptionId, Tenant};
 use crate::domain::spec::SubscriptionSpec;
 use crate::domain::subscription::DisabledBy;
 
-/// Why subscriptions were not added; then none of them was.
+/// Why subscriptions were not written; then none of them was.
 #[derive(Debug, thiserror::Error)]
-pub enum AddError {
+pub enum SaveError {
     #[error("there is a subscription `{id}` already")]
     IdTaken { id: String },
+    #[error("somebody else changed or removed subscription `{id}` meanwhile")]
+    Changed { id: String },
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
 }
@@ -41,6 +43,14 @@ pub struct TenantRecord {
     pub specs: Vec<Result<SubscriptionSpec, BrokenRecord>>,
 }
 
+/// A subscription and which of its versions this is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned {
+    pub spec: SubscriptionSpec,
+    /// The change counter at its last change.
+    pub version: u64,
+}
+
 /// Which subscriptions to list.
 #[derive(Debug, Clone, Default)]
 pub struct ListFilter {
@@ -52,34 +62,65 @@ pub struct ListFilter {
 
 impl Store {
     /// Adds complete specs, all or none, and returns the change counter.
-    pub async fn add_subscriptions(&self, specs: Vec<SubscriptionSpec>) -> Result<u64, AddError> {
-        if specs.is_empty() {
+    pub async fn add_subscriptions(&self, specs: Vec<SubscriptionSpec>) -> Result<u64, SaveError> {
+        self.save_subscriptions(specs, Vec::new()).await
+    }
+
+    /// Writes a subscription over the version it was made from and returns the change counter.
+    ///
+    /// # Errors
+    /// [`SaveError::Changed`] if it has another version now: nobody's change is overwritten unseen.
+    pub async fn update_subscription(&self, changed: Versioned) -> Result<u64, SaveError> {
+        self.save_subscriptions(Vec::new(), vec![changed]).await
+    }
+
+    /// Adds complete specs and writes others over the versions they were made from, all or none, and returns
+    /// the change counter.
+    pub async fn save_subscriptions(
+        &self,
+        added: Vec<SubscriptionSpec>,
+        changed: Vec<Versioned>,
+    ) -> Result<u64, SaveError> {
+        if added.is_empty() && changed.is_empty() {
             return Ok(self.changes_since(u64::MAX).await?.counter);
         }
-        let mut rows = Vec::with_capacity(specs.len());
-        for spec in &specs {
-            rows.push(self.row(spec)?);
+        let mut rows = Vec::with_capacity(added.len() + changed.len());
+        for spec in &added {
+            rows.push((self.row(spec)?, None));
         }
-        let mut write = self.begin_change().await.context(COULD_NOT_ADD)?;
-        let tenants: BTreeSet<&str> = rows.iter().map(|row| row.tenant.as_str()).collect();
-        let counter = changes::rise(&mut write, &tenants).await.context(COULD_NOT_ADD)?;
-        for row in &rows {
-            if !insert(&mut write, row, counter).await.context(COULD_NOT_ADD)? {
-                return Err(AddError::IdTaken { id: row.id.clone() });
+        for Versioned { spec, version } in &changed {
+            rows.push((self.row(spec)?, Some(*version)));
+        }
+        let mut write = self.begin_change().await.context(COULD_NOT_SAVE)?;
+        let tenants: BTreeSet<&str> = rows.iter().map(|(row, _)| row.tenant.as_str()).collect();
+        let counter = changes::rise(&mut write, &tenants).await.context(COULD_NOT_SAVE)?;
+        for (row, over) in &rows {
+            let id = || row.id.clone();
+            match over {
+                None if insert(&mut write, row, counter).await.context(COULD_NOT_SAVE)? => {}
+                None => return Err(SaveError::IdTaken { id: id() }),
+                Some(over) if update(&mut write, row, *over, counter).await.context(COULD_NOT_SAVE)? => {}
+                Some(_) => return Err(SaveError::Changed { id: id() }),
             }
         }
-        write.commit().await.context(COULD_NOT_ADD)?;
+        write.commit().await.context(COULD_NOT_SAVE)?;
         Ok(counter)
     }
 
     /// One subscription with its secrets in clear.
     pub async fn subscription(&self, id: &SubscriptionId) -> anyhow::Result<Option<SubscriptionSpec>> {
+        Ok(self.versioned_subscription(id).await?.map(|found| found.spec))
+    }
+
+    /// One subscription with its secrets in clear and its version, to be changed.
+    pub async fn versioned_subscription(&self, id: &SubscriptionId) -> anyhow::Result<Option<Versioned>> {
         let failed = || format!("could not read subscription `{id}` from the store");
         let mut connection = self.inner.pool.acquire().await.with_context(failed)?;
-        let Some(row) = sealed_row(&mut connection, id.as_str()).await.with_context(failed)? else {
+        let Some((row, version)) = sealed_row(&mut connection, id.as_str()).await.with_context(failed)?
+        else {
             return Ok(None);
         };
-        Ok(Some(self.unseal(row)?))
+        Ok(Some(Versioned { spec: self.unseal(row)?, version }))
     }
 
     /// A page of subscriptions in the order of their ids, secrets masked; needs no key.
@@ -123,14 +164,18 @@ impl Store {
         let failed = || format!("could not change subscription `{id}` in the store");
         // Read and written under one lock, so that no change in between is overwritten.
         let mut write = self.begin_change().await.with_context(failed)?;
-        let Some(row) = sealed_row(&mut write, id.as_str()).await.with_context(failed)? else {
+        let Some((row, version)) = sealed_row(&mut write, id.as_str()).await.with_context(failed)? else {
             return Ok(None);
         };
         let mut spec = self.unseal(row)?;
         spec.enabled = Some(enabled);
         spec.disabled_by = (!enabled).then_some(by);
         spec.updated_at = Some(now.to_owned());
-        let counter = self.rewrite(write, &spec).await.with_context(failed)?;
+        let row = self.row(&spec)?;
+        let tenants = BTreeSet::from([row.tenant.as_str()]);
+        let counter = changes::rise(&mut write, &tenants).await.with_context(failed)?;
+        update(&mut write, &row, version, counter).await.with_context(failed)?;
+        write.commit().await.with_context(failed)?;
         Ok(Some(counter))
     }
 
@@ -182,29 +227,6 @@ impl Store {
         Ok((version, sealed))
     }
 
-    async fn rewrite(&self, mut write: Write<'_>, spec: &SubscriptionSpec) -> anyhow::Result<u64> {
-        let row = self.row(spec)?;
-        let counter = changes::rise(&mut write, &BTreeSet::from([row.tenant.as_str()])).await?;
-        write
-            .query(
-                "UPDATE subscriptions
-                 SET name = $1, enabled = $2, document = $3, sealed = $4, version = $5, updated_at = $6
-                 WHERE id = $7 AND tenant = $8",
-            )
-            .bind(&row.name)
-            .bind(row.enabled)
-            .bind(&row.document)
-            .bind(&row.sealed)
-            .bind(super::column(counter))
-            .bind(&row.updated_at)
-            .bind(&row.id)
-            .bind(&row.tenant)
-            .execute()
-            .await?;
-        write.commit().await?;
-        Ok(counter)
-    }
-
     fn row(&self, spec: &SubscriptionSpec) -> anyhow::Result<Row> {
         let complete = (&spec.id, &spec.tenant, &spec.created_at, &spec.updated_at);
         let (Some(id), Some(tenant), Some(created_at), Some(updated_at)) = complete else {
@@ -235,7 +257,7 @@ impl Store {
     }
 }
 
-const COULD_NOT_ADD: &str = "could not add subscriptions to the store";
+const COULD_NOT_SAVE: &str = "could not write subscriptions to the store";
 
 /// A subscription as the table has it.
 struct Row {
@@ -260,10 +282,12 @@ fn record_name(tenant: &str, id: &str) -> Vec<u8> {
     format!("subscription\0{tenant}\0{id}").into_bytes()
 }
 
-async fn sealed_row(on: &mut impl Session, id: &str) -> Result<Option<SealedRow>, sqlx::Error> {
-    let query = on.query("SELECT tenant, sealed FROM subscriptions WHERE id = $1").bind(id);
+/// The row and its version.
+async fn sealed_row(on: &mut impl Session, id: &str) -> Result<Option<(SealedRow, u64)>, sqlx::Error> {
+    let query = on.query("SELECT tenant, sealed, version FROM subscriptions WHERE id = $1").bind(id);
     let Some(row) = query.fetch_optional().await? else { return Ok(None) };
-    Ok(Some(SealedRow { id: id.to_owned(), tenant: row.get("tenant")?, sealed: row.get("sealed")? }))
+    let sealed = SealedRow { id: id.to_owned(), tenant: row.get("tenant")?, sealed: row.get("sealed")? };
+    Ok(Some((sealed, super::count(row.get("version")?))))
 }
 
 /// Whether the row was written; `false` if its id is taken.
@@ -287,4 +311,26 @@ async fn insert(write: &mut Write<'_>, row: &Row, version: u64) -> Result<bool, 
         .execute()
         .await?;
     Ok(inserted > 0)
+}
+
+/// Whether the row was written over version `over`; `false` if that is not its version now.
+async fn update(write: &mut Write<'_>, row: &Row, over: u64, version: u64) -> Result<bool, sqlx::Error> {
+    let updated = write
+        .query(
+            "UPDATE subscriptions
+             SET name = $1, enabled = $2, document = $3, sealed = $4, version = $5, updated_at = $6
+             WHERE id = $7 AND tenant = $8 AND version = $9",
+        )
+        .bind(&row.name)
+        .bind(row.enabled)
+        .bind(&row.document)
+        .bind(&row.sealed)
+        .bind(super::column(version))
+        .bind(&row.updated_at)
+        .bind(&row.id)
+        .bind(&row.tenant)
+        .bind(super::column(over))
+        .execute()
+        .await?;
+    Ok(updated > 0)
 }

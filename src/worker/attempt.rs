@@ -34,6 +34,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             now_unix_s: started_ms.div_euclid(1000),
             traceparent: tags.traceparent.as_deref(),
             replay: tags.replay,
+            is_test: false,
             user_agent: &self.settings.user_agent,
         };
         let request = match request::build(subscription, event, &message.body, &context) {

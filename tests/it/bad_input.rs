@@ -390,7 +390,7 @@ async fn a_denied_address_is_a_counted_attempt_of_class_blocked() {
     document["retry"] = json!({ "kind": "list", "delays_s": [1] });
     let made = app.run_with_input(&["subscription", "add", "--file", "-"], &document.to_string()).await;
     let warning = String::from_utf8_lossy(&made.stderr).into_owned();
-    assert!(made.status.success() && warning.contains("`127.0.0.1` is not a public address"), "{warning}");
+    assert!(made.status.success() && warning.contains("`127.0.0.1` is a denied address"), "{warning}");
     app.amqp().await.publish("a.b", &event("evt_1", "acme", "a.b"), BasicProperties::default()).await;
 
     let letter = app.wait_for_dead(1, 10).await.remove(0);

@@ -11,7 +11,8 @@ use paperboy::domain::spec::SubscriptionSpec;
 use paperboy::domain::subscription::DisabledBy;
 use paperboy::store::dead::{Kind, UNDRAINABLE};
 use paperboy::store::{
-    AddError, DeadFilter, DeadLetter, DeadState, KeepError, ListFilter, OpenError, Store, StoreUrl,
+    DeadFilter, DeadLetter, DeadState, KeepError, ListFilter, OpenError, SaveError, Store, StoreUrl,
+    Versioned,
 };
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
@@ -56,6 +57,7 @@ on_both_engines! {
     a_record_moved_to_another_tenant_is_broken,
     writers_of_two_processes_wait_for_each_other_and_readers_see_whole_changes,
     changes_that_read_before_they_write_wait_for_each_other_too,
+    of_two_changes_to_one_version_the_second_is_told,
     a_change_of_what_is_removed_meanwhile_is_no_change,
     whoever_saw_a_version_meets_no_earlier_change_later,
     a_letter_that_comes_twice_is_kept_once,
@@ -243,7 +245,7 @@ async fn a_taken_id_adds_none_of_the_others(home: Home) {
         vec![spec("bolt", "sub_3"), spec("bolt", "sub_3")],
     ] {
         let error = store.add_subscriptions(specs).await.unwrap_err();
-        assert!(matches!(&error, AddError::IdTaken { id } if id == "sub_1" || id == "sub_3"), "{error:?}");
+        assert!(matches!(&error, SaveError::IdTaken { id } if id == "sub_1" || id == "sub_3"), "{error:?}");
     }
     assert_eq!(versions(&store).await, (1, vec![("acme".into(), 1)]));
     assert_eq!(store.tenant(&tenant("bolt")).await.unwrap().specs.len(), 0);
@@ -349,6 +351,43 @@ async fn changes_that_read_before_they_write_wait_for_each_other_too(home: Home)
         assert!(task.await.unwrap().unwrap().is_some());
     }
     assert_eq!(stores[0].changes_since(0).await.unwrap().counter, 41);
+}
+
+async fn of_two_changes_to_one_version_the_second_is_told(home: Home) {
+    let store = home.migrate().await;
+    store.add_subscriptions(vec![spec("acme", "sub_1"), spec("acme", "sub_2")]).await.unwrap();
+    let read = async |name: &str| store.versioned_subscription(&id(name)).await.unwrap().unwrap();
+    let renamed = |mut from: Versioned, name: &str| {
+        from.spec.name = Some(name.to_owned());
+        from
+    };
+    let (first, second) = (read("sub_1").await, read("sub_1").await);
+    assert_eq!((first.version, &first), (1, &second));
+    let untouched = read("sub_2").await;
+
+    assert_eq!(store.update_subscription(renamed(first, "first")).await.unwrap(), 2);
+    let error = store.update_subscription(renamed(second.clone(), "second")).await.unwrap_err();
+    assert!(matches!(&error, SaveError::Changed { id } if id == "sub_1"), "{error:?}");
+    let both = vec![renamed(untouched.clone(), "both"), renamed(second, "both")];
+    let error = store.save_subscriptions(vec![spec("bolt", "sub_3")], both).await.unwrap_err();
+    assert!(matches!(error, SaveError::Changed { .. }), "{error:?}");
+    assert_eq!(read("sub_1").await.spec.name.as_deref(), Some("first"));
+    assert_eq!(read("sub_2").await, untouched, "all or none");
+    assert_eq!(versions(&store).await, (2, vec![("acme".into(), 2)]));
+
+    let (switched, removed) = (read("sub_1").await, read("sub_2").await);
+    store.set_enabled(&id("sub_1"), false, DisabledBy::Person, "2026-11-23T00:00:00Z").await.unwrap();
+    store.remove_subscription(&id("sub_2")).await.unwrap();
+    for stale in [switched, removed] {
+        let error = store.update_subscription(stale).await.unwrap_err();
+        assert!(matches!(error, SaveError::Changed { .. }), "{error:?}");
+    }
+    let fresh = renamed(read("sub_1").await, "again");
+    let counter = store.save_subscriptions(vec![spec("bolt", "sub_3")], vec![fresh.clone()]).await.unwrap();
+    assert_eq!(read("sub_1").await, Versioned { version: counter, ..fresh });
+    assert_eq!(versions(&store).await, (5, vec![("acme".into(), 5), ("bolt".into(), 5)]));
+    let listed = store.list_subscriptions(&ListFilter { limit: 1, ..ListFilter::default() }).await.unwrap();
+    assert!(listed[0].name.as_deref() == Some("again") && !text(&listed[0]).contains(CANARY));
 }
 
 async fn a_change_of_what_is_removed_meanwhile_is_no_change(home: Home) {

@@ -257,6 +257,9 @@ fn json(value: &AMQPValue, depth: u8) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
+    use lapin::types::{DecimalValue, FieldArray};
+    use proptest::prelude::*;
+
     use super::*;
 
     fn delivery(properties: BasicProperties) -> Delivery {
@@ -342,5 +345,113 @@ mod tests {
         assert_eq!(rfc3339(1_800_000_000).as_deref(), Some("2027-01-15T08:00:00Z"));
         assert_eq!(rfc3339(1_800_000_000_000).as_deref(), Some("2027-01-15T08:00:00Z"));
         assert_eq!(rfc3339(u64::MAX), None);
+    }
+
+    const QUEUES: [Queue; 5] =
+        [Queue::Events, Queue::Deliveries, Queue::Retries, Queue::DeadDeliveries, Queue::DeadEvents];
+
+    /// Any value a client can put into a table, tables and lists within it too.
+    fn any_value() -> impl Strategy<Value = AMQPValue> {
+        let scalar = prop_oneof![
+            any::<bool>().prop_map(AMQPValue::Boolean),
+            any::<i8>().prop_map(AMQPValue::ShortShortInt),
+            any::<u8>().prop_map(AMQPValue::ShortShortUInt),
+            any::<i16>().prop_map(AMQPValue::ShortInt),
+            any::<u16>().prop_map(AMQPValue::ShortUInt),
+            any::<i32>().prop_map(AMQPValue::LongInt),
+            any::<u32>().prop_map(AMQPValue::LongUInt),
+            any::<i64>().prop_map(AMQPValue::LongLongInt),
+            any::<f32>().prop_map(AMQPValue::Float),
+            any::<f64>().prop_map(AMQPValue::Double),
+            any::<(u8, u32)>()
+                .prop_map(|(scale, value)| AMQPValue::DecimalValue(DecimalValue { scale, value })),
+            any::<u64>().prop_map(AMQPValue::Timestamp),
+            "(?s).{0,60}".prop_map(|text| AMQPValue::ShortString(text.as_str().into())),
+            "(?s).{0,90}".prop_map(|text| AMQPValue::LongString(text.into())),
+            proptest::collection::vec(any::<u8>(), 0..90)
+                .prop_map(|bytes| AMQPValue::LongString(bytes.into())),
+            proptest::collection::vec(any::<u8>(), 0..20)
+                .prop_map(|bytes| AMQPValue::ByteArray(bytes.into())),
+            Just(AMQPValue::Void),
+        ];
+        scalar.prop_recursive(12, 40, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|values| AMQPValue::FieldArray(FieldArray::from(values))),
+                any_table(inner).prop_map(AMQPValue::FieldTable),
+            ]
+        })
+    }
+
+    /// A table of which many names are ours or the broker's.
+    fn any_table(value: impl Strategy<Value = AMQPValue> + 'static) -> impl Strategy<Value = FieldTable> {
+        let name = prop_oneof![
+            "paperboy-(subscription|time|history|answer|reason|original|attempt|wait|deferrals|cycle|replay|first-seen|hop|v)",
+            "x-death|traceparent|routing-keys",
+            "(?s).{0,9}",
+        ];
+        proptest::collection::vec((name, value), 0..8).prop_map(|entries| {
+            let mut table = FieldTable::default();
+            for (name, value) in entries {
+                table.insert(name.as_str().into(), value);
+            }
+            table
+        })
+    }
+
+    fn any_tags() -> impl Strategy<Value = Tags> {
+        let text = || proptest::option::of("(?s).{0,60}");
+        let short = || proptest::option::of("\\PC{0,60}");
+        let trace = proptest::option::of("[ -~]{0,64}");
+        let texts = (short(), short(), text(), trace, text(), "\\PC{0,90}", "\\PC{0,90}", text(), text());
+        let numbers = (any::<[u32; 5]>(), proptest::option::of(any::<i64>()));
+        (texts, numbers).prop_map(|(texts, ([attempt, wait, deferrals, cycle, replay], first_seen_ms))| {
+            let (message_id, kind, time, traceparent, subscription, history, answer, reason, original) =
+                texts;
+            Tags {
+                message_id,
+                kind,
+                time,
+                traceparent,
+                subscription,
+                attempt,
+                wait,
+                deferrals,
+                first_seen_ms,
+                history,
+                answer,
+                reason,
+                original,
+                cycle,
+                replay,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_table_panics_or_passes_for_ours(headers in any_table(any_value()), bytes_max in 64_usize..9_000) {
+            let properties = BasicProperties::default().with_headers(headers.clone());
+            let _ = hop_of(&properties);
+            for queue in QUEUES {
+                let message = decode(queue, delivery(properties.clone()));
+                let description = message.original.describe(bytes_max);
+                prop_assert!(description.len() <= bytes_max, "{} of {bytes_max}", description.len());
+                prop_assert!(serde_json::from_str::<serde_json::Value>(&description).is_ok());
+                prop_assert!(message.tags.traceparent.is_none_or(|trace| trace.len() <= TRACEPARENT_BYTES_MAX));
+            }
+            let tags = decode(Queue::Events, delivery(properties)).tags;
+            let strangers = Tags { traceparent: tags.traceparent.clone(), ..Tags::default() };
+            prop_assert_eq!(tags, strangers);
+        }
+
+        #[test]
+        fn any_tags_survive_a_hop_over_every_queue_of_ours(tags in any_tags(), hop in 0..u64::try_from(i64::MAX).unwrap()) {
+            let properties = encode(&tags, hop);
+            prop_assert_eq!(hop_of(&properties), Some(hop));
+            for queue in [Queue::Deliveries, Queue::Retries, Queue::DeadDeliveries, Queue::DeadEvents] {
+                prop_assert_eq!(&decode(queue, delivery(properties.clone())).tags, &tags);
+            }
+        }
     }
 }

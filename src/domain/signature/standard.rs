@@ -2,7 +2,7 @@
 //!
 //! `webhook-signature: v1,<base64 of HMAC-SHA256 over "{webhook-id}.{webhook-timestamp}.{body}">`, one
 //! entry for every live secret, separated by spaces, newest secret first. Secrets are `whsec_` and base64
-//! of 24 to 64 bytes.
+//! of 24 to 64 bytes. A retiring secret is live until its time has come, judged at every attempt.
 
 use std::fmt;
 
@@ -30,24 +30,48 @@ const ENTRY_BYTES: usize = 48;
 /// The scheme with its keys set up, newest first.
 #[derive(Clone)]
 pub struct Standard {
-    keys: Vec<Hmac<Sha256>>,
+    keys: Vec<Key>,
+}
+
+#[derive(Clone)]
+struct Key {
+    mac: Hmac<Sha256>,
+    /// Signs attempts before this Unix second; `None`: all of them.
+    until_unix_s: Option<i64>,
+}
+
+/// A secret that was replaced and signs along for a while.
+#[derive(Clone, Debug)]
+pub struct Retiring<'a> {
+    pub secret: &'a Secret,
+    /// The first Unix second that it no longer signs.
+    pub until_unix_s: i64,
 }
 
 impl Standard {
-    /// Prepares the keys of `secrets`, newest first; the prefix `whsec_` may be left out.
+    /// Prepares the keys of `secrets` and of the `retiring` ones, both newest first; the prefix `whsec_` may
+    /// be left out.
     ///
     /// # Errors
-    /// Every fault of the list, with fields such as `secrets[1]`.
-    pub fn new(secrets: &[Secret]) -> Result<Self, Vec<Fault>> {
-        let mut keys = Vec::with_capacity(secrets.len());
+    /// Every fault of the lists, with fields such as `secrets[1]` and `retiring[0].secret`.
+    pub fn new(secrets: &[Secret], retiring: &[Retiring<'_>]) -> Result<Self, Vec<Fault>> {
+        let mut keys = Vec::with_capacity(secrets.len() + retiring.len());
         let mut faults = Vec::new();
         if secrets.is_empty() || secrets.len() > SECRETS_MAX {
             faults.push(Fault::new("secrets", format!("must hold 1 to {SECRETS_MAX} secrets, newest first")));
+        } else if secrets.len() + retiring.len() > SECRETS_MAX {
+            let message = format!("may hold, together with `secrets`, at most {SECRETS_MAX} secrets");
+            faults.push(Fault::new("retiring", message));
         }
-        for (index, secret) in secrets.iter().enumerate() {
+        let live =
+            secrets.iter().enumerate().map(|(index, secret)| (format!("secrets[{index}]"), secret, None));
+        let leaving = retiring.iter().enumerate().map(|(index, retiring)| {
+            (format!("retiring[{index}].secret"), retiring.secret, Some(retiring.until_unix_s))
+        });
+        for (field, secret, until_unix_s) in live.chain(leaving) {
             match key_of(secret) {
-                Ok(key) => keys.push(key),
-                Err(fault) => faults.push(fault.under(&format!("secrets[{index}]"))),
+                Ok(mac) => keys.push(Key { mac, until_unix_s }),
+                Err(fault) => faults.push(fault.under(&field)),
             }
         }
         if faults.is_empty() { Ok(Standard { keys }) } else { Err(faults) }
@@ -64,10 +88,13 @@ impl Standard {
 
     /// Appends `webhook-timestamp` and `webhook-signature`.
     pub fn sign(&self, id: &str, timestamp: i64, body: &[u8], headers: &mut Vec<(String, String)>) {
+        let is_live = |key: &&Key| key.until_unix_s.is_none_or(|until_unix_s| timestamp < until_unix_s);
+        let live = self.keys.iter().filter(is_live);
         let timestamp = timestamp.to_string();
         let mut signatures = String::with_capacity(self.keys.len() * ENTRY_BYTES);
-        for key in &self.keys {
+        for key in live {
             let signature = key
+                .mac
                 .clone()
                 .chain_update(id)
                 .chain_update(".")
@@ -113,9 +140,25 @@ mod tests {
     const NOW: i64 = 1_767_323_045;
 
     fn signature(secrets: &[&str], id: &str, timestamp: i64, body: &str) -> String {
+        signature_of(secrets, &[], id, timestamp, body)
+    }
+
+    fn signature_of(
+        secrets: &[&str],
+        retiring: &[(&str, i64)],
+        id: &str,
+        timestamp: i64,
+        body: &str,
+    ) -> String {
         let secrets: Vec<Secret> = secrets.iter().map(|text| Secret::new(*text)).collect();
+        let old: Vec<Secret> = retiring.iter().map(|(text, _)| Secret::new(*text)).collect();
+        let retiring: Vec<Retiring<'_>> = old
+            .iter()
+            .zip(retiring)
+            .map(|(secret, (_, until_unix_s))| Retiring { secret, until_unix_s: *until_unix_s })
+            .collect();
         let mut headers = Vec::new();
-        Standard::new(&secrets).unwrap().sign(id, timestamp, body.as_bytes(), &mut headers);
+        Standard::new(&secrets, &retiring).unwrap().sign(id, timestamp, body.as_bytes(), &mut headers);
         assert_eq!(headers[0], (TIMESTAMP.to_owned(), timestamp.to_string()));
         assert_eq!(headers[1].0, SIGNATURE);
         headers.swap_remove(1).1
@@ -156,6 +199,30 @@ mod tests {
     }
 
     #[test]
+    fn a_retiring_secret_signs_until_its_time_has_come() {
+        let signed = |now| signature_of(&[K2], &[(K1, NOW)], "msg_0001", now, DOCUMENT);
+        let both = |now| signature(&[K2, K1], "msg_0001", now, DOCUMENT);
+        let new = |now| signature(&[K2], "msg_0001", now, DOCUMENT);
+        assert_eq!(signed(NOW - 1), both(NOW - 1));
+        assert_eq!(signed(NOW), new(NOW));
+        assert_eq!(signed(NOW + 1), new(NOW + 1));
+    }
+
+    #[test]
+    fn retiring_secrets_count_and_are_refused_by_their_place() {
+        let (good, bad) = (Secret::new(K1), Secret::new("whsec_"));
+        let retiring = |secret| Retiring { secret, until_unix_s: NOW };
+        let many = vec![retiring(&good); SECRETS_MAX];
+        let fields = |faults: Vec<Fault>| faults.into_iter().map(|fault| fault.field).collect::<Vec<_>>();
+        let live = [good.clone()];
+        assert!(Standard::new(&live, &many[1..]).is_ok());
+        assert_eq!(fields(Standard::new(&live, &many).unwrap_err()), ["retiring"]);
+        let mixed = [retiring(&good), retiring(&bad)];
+        assert_eq!(fields(Standard::new(&live, &mixed).unwrap_err()), ["retiring[1].secret"]);
+        assert_eq!(fields(Standard::new(&[], &many[1..]).unwrap_err()), ["secrets"], "all would expire");
+    }
+
+    #[test]
     fn an_empty_body_at_time_zero_is_signed() {
         assert_eq!(signature(&[K1], "msg_0002", 0, ""), "v1,xGm0nwOvy5GXoXVeFZHBKyunp7AMoeasMpu3KoWfBaA=");
     }
@@ -188,11 +255,11 @@ mod tests {
         let (short, long) = (BASE64.encode(&[1; 23]), format!("whsec_{}", BASE64.encode(&[1; 65])));
         let bad = ["whsec_", "", "whsec_not base64!", short.as_str(), long.as_str()];
         let secrets: Vec<Secret> = bad.iter().map(|text| Secret::new(*text)).collect();
-        let faults = Standard::new(&secrets).unwrap_err();
+        let faults = Standard::new(&secrets, &[]).unwrap_err();
         let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(fields, ["secrets[0]", "secrets[1]", "secrets[2]", "secrets[3]", "secrets[4]"]);
-        assert!(Standard::new(&[]).is_err());
-        assert!(Standard::new(&vec![Secret::new(K1); SECRETS_MAX + 1]).is_err());
+        assert!(Standard::new(&[], &[]).is_err());
+        assert!(Standard::new(&vec![Secret::new(K1); SECRETS_MAX + 1], &[]).is_err());
     }
 
     #[test]
@@ -207,6 +274,6 @@ mod tests {
     fn a_made_secret_can_sign() {
         let secret = Standard::secret_from_random(std::array::from_fn(|index| index as u8));
         assert_eq!(secret.expose(), K1);
-        assert!(Standard::new(&[secret]).is_ok());
+        assert!(Standard::new(&[secret], &[]).is_ok());
     }
 }

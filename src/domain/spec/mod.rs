@@ -5,14 +5,18 @@
 //! takes JSON, [`complete`](SubscriptionSpec::complete) fills in what we choose,
 //! [`check`](SubscriptionSpec::check) makes a subscription of it. Both `read` and `check` list every fault at once.
 
+mod change;
 mod check;
 mod read;
+mod rotate;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub use self::rotate::{Overlap, RotateFault, Rotated};
 
 use crate::domain::name::SubscriptionId;
 use crate::domain::secret::Secret;
@@ -139,6 +143,9 @@ pub struct SignatureSpec {
     /// Newest first. For `standard` all of them sign, for `hmac` the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Secret>,
+    /// Of `standard`: secrets that were replaced and sign along for a while, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retiring: Vec<RetiringSpec>,
     /// Of `hmac`: the header that carries the signature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
@@ -160,6 +167,23 @@ pub struct SignatureSpec {
     /// Of `hmac`: the header that repeats `webhook-id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_header: Option<String>,
+}
+
+/// A secret that was replaced, and until when it signs along.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetiringSpec {
+    pub secret: Secret,
+    /// RFC 3339; the first moment at which it no longer signs.
+    pub until: String,
+}
+
+impl RetiringSpec {
+    /// `until` in Unix seconds, rounded up; `None` if it is no RFC 3339.
+    fn until_unix_s(&self) -> Option<i64> {
+        let until: jiff::Timestamp = self.until.parse().ok()?;
+        Some(until.as_second() + i64::from(until.subsec_nanosecond() > 0))
+    }
 }
 
 /// The `retry` section; `kind` says which of the other fields belong to it.
@@ -236,6 +260,11 @@ impl SubscriptionSpec {
         shown
     }
 
+    /// Every secret of the document, for hiding them in what a stranger sends back.
+    pub fn secrets(&self) -> Vec<Secret> {
+        self.clone().secrets_mut().into_iter().map(|(_, secret)| secret.clone()).collect()
+    }
+
     /// Every secret of the document, with its field.
     fn secrets_mut(&mut self) -> Vec<(String, &mut Secret)> {
         let headers =
@@ -246,8 +275,13 @@ impl SubscriptionSpec {
             values.into_iter().filter_map(|(name, value)| Some((format!("auth.{name}"), value.as_mut()?)))
         });
         let signatures = self.signatures.iter_mut().flatten().enumerate().flat_map(|(scheme, signature)| {
-            let secrets = signature.secrets.iter_mut().enumerate();
-            secrets.map(move |(index, secret)| (format!("signatures[{scheme}].secrets[{index}]"), secret))
+            let field = format!("signatures[{scheme}]");
+            let live = signature.secrets.iter_mut().enumerate();
+            let live = live.map(|(index, secret)| (format!("{field}.secrets[{index}]"), secret));
+            let retiring = signature.retiring.iter_mut().enumerate();
+            let retiring = retiring
+                .map(|(index, entry)| (format!("{field}.retiring[{index}].secret"), &mut entry.secret));
+            live.chain(retiring).collect::<Vec<_>>()
         });
         headers.chain(auth).chain(signatures).collect()
     }
@@ -301,7 +335,8 @@ mod tests {
             "tenant": "acme", "events": ["#"], "metadata": {"note": null},
             "request": {"url": "https://u:canary@h.example/x", "headers": {"X-Key": "canary"}},
             "auth": {"kind": "basic", "username": "u", "password": "canary", "token": "canary", "value": "canary"},
-            "signatures": [{"scheme": "standard", "secrets": ["canary", "canary"]}],
+            "signatures": [{"scheme": "standard", "secrets": ["canary", "canary"],
+                            "retiring": [{"secret": "canary", "until": "2026-11-22T09:00:07Z"}]}],
         }))
     }
 
@@ -349,6 +384,7 @@ mod tests {
         assert!(!shown.to_string().contains("canary"), "{shown}");
         assert_eq!(shown["request"], json!({"url": "https://h.example/x", "headers": {"X-Key": "***"}}));
         assert_eq!(shown["signatures"][0]["secrets"], json!(["***", "***"]));
+        assert_eq!(shown["signatures"][0]["retiring"][0]["secret"], "***");
         assert_eq!(shown["metadata"], json!({"note": null}));
     }
 

@@ -6,7 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{AuthSpec, RequestSpec, RetrySpec, SignatureSpec, SubscriptionSpec};
+use super::{AuthSpec, RequestSpec, RetiringSpec, RetrySpec, SignatureSpec, SubscriptionSpec};
 use crate::domain::fault::Fault;
 
 impl SubscriptionSpec {
@@ -68,7 +68,21 @@ fn read_signatures(value: &Value, faults: &mut Vec<Fault>) {
         return;
     };
     for (index, signature) in signatures.iter().enumerate() {
-        read_section::<SignatureSpec>(&format!("signatures[{index}]"), signature, faults);
+        let path = format!("signatures[{index}]");
+        let Value::Object(fields) = signature else {
+            faults.push(Fault::new(path, "must be an object"));
+            continue;
+        };
+        for (name, value) in fields {
+            match value {
+                Value::Array(entries) if name == "retiring" => {
+                    for (index, entry) in entries.iter().enumerate() {
+                        read_section::<RetiringSpec>(&format!("{path}.retiring[{index}]"), entry, faults);
+                    }
+                }
+                _ => read_member::<SignatureSpec>(&path, name, value, faults),
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::faults::Faults;
 use crate::domain::fault::Fault;
 use crate::domain::signature::Scheme;
 use crate::domain::signature::hmac::{HmacScheme, Settings};
-use crate::domain::signature::standard::Standard;
+use crate::domain::signature::standard::{Retiring, Standard};
 use crate::domain::spec::SignatureSpec;
 
 const SIGNATURES_MAX: usize = 5;
@@ -48,9 +48,11 @@ fn check_signature(field: &str, spec: &SignatureSpec, faults: &mut Faults) -> Op
                 ("id_header", spec.id_header.is_some()),
             ];
             faults.only(field, "standard", &given, &[]);
-            faults.keep(field, Standard::new(&spec.secrets)).map(Scheme::Standard)
+            let retiring = check_retiring(field, spec, faults);
+            faults.keep(field, Standard::new(&spec.secrets, &retiring)).map(Scheme::Standard)
         }
         "hmac" => {
+            faults.only(field, "hmac", &[("retiring", !spec.retiring.is_empty())], &[]);
             let settings = Settings {
                 header: spec.header.as_deref().unwrap_or_default(),
                 algorithm: spec.algorithm.as_deref().unwrap_or("sha256"),
@@ -68,4 +70,20 @@ fn check_signature(field: &str, spec: &SignatureSpec, faults: &mut Faults) -> Op
             None
         }
     }
+}
+
+/// The retiring secrets of which the time can be read.
+fn check_retiring<'a>(field: &str, spec: &'a SignatureSpec, faults: &mut Faults) -> Vec<Retiring<'a>> {
+    let mut retiring = Vec::with_capacity(spec.retiring.len());
+    for (index, entry) in spec.retiring.iter().enumerate() {
+        let field = format!("{field}.retiring[{index}]");
+        match entry.until_unix_s() {
+            Some(until_unix_s) => retiring.push(Retiring { secret: &entry.secret, until_unix_s }),
+            None => {
+                let fault = Fault::new(format!("{field}.until"), "must be RFC 3339");
+                faults.0.push(fault.hint("for example `2026-11-22T09:00:07Z`"));
+            }
+        }
+    }
+    retiring
 }

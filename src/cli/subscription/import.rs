@@ -1,0 +1,165 @@
+//! `paperboy subscription import`: files that may be imported again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::documents::{self, Faults, New};
+use super::{addresses, save};
+use crate::cli::{Common, Failure, output};
+use crate::config::Config;
+use crate::domain::fault::Fault;
+use crate::domain::name::SubscriptionId;
+use crate::domain::secret::Secret;
+use crate::domain::subscription::SubscriptionSpec;
+use crate::store::{Store, Versioned};
+
+/// Add or change subscriptions.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A document whose `id` is known replaces that subscription: what it does not name gets its
+default, but `enabled` and `signatures` stay. `***` stands for a secret that is there already.
+All documents are written or none.
+
+Examples:
+  paperboy subscription import subscriptions.toml --dry-run
+  paperboy subscription list --json | paperboy subscription import -"
+)]
+pub(in crate::cli) struct Import {
+    /// JSON or TOML: one subscription or a list; `-` for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Return at once instead of when every process uses the change
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// What becomes of one document.
+enum Plan {
+    Create(Box<New>),
+    Update(Box<Versioned>),
+    Leave(Box<SubscriptionSpec>),
+}
+
+impl Import {
+    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
+        let documents = documents::read(&self.file)?;
+        let named: Vec<bool> = documents.iter().map(|document| document["id"].is_string()).collect();
+        let now = jiff::Timestamp::now().to_string();
+        let mut faults = Faults::of(documents.len());
+        let mut first_places: BTreeMap<String, usize> = BTreeMap::new();
+        let mut plans = Vec::with_capacity(documents.len());
+        for (place, document) in (1..).zip(documents) {
+            if let Some(id) = document["id"].as_str() {
+                let first = *first_places.entry(id.to_owned()).or_insert(place);
+                if first != place {
+                    let twice = Fault::new("id", format!("is that of subscription {first} already"));
+                    faults.keep::<()>(place, Err(vec![twice]));
+                }
+            }
+            plans.extend(faults.keep(place, plan(store, document, &now).await?));
+        }
+        faults.into_failure()?;
+        let written = plans.iter().filter_map(|plan| match plan {
+            Plan::Create(new) => Some(&new.spec),
+            Plan::Update(update) => Some(&update.spec),
+            Plan::Leave(_) => None,
+        });
+        addresses::warn(config, written);
+        if !self.dry_run {
+            write(config, store, &plans, !self.no_wait).await?;
+        }
+        for ((line, plan), is_named) in (1..).zip(&plans).zip(named) {
+            self.tell(common, line, plan, is_named);
+        }
+        Ok(())
+    }
+
+    /// One line, and the secret if one was made. A new id is none yet in a dry run.
+    fn tell(&self, common: &Common, line: usize, plan: &Plan, is_named: bool) {
+        let spec = plan.spec();
+        let id = spec.id.as_deref().filter(|_| is_named || !self.dry_run);
+        let secret = plan.secret().filter(|_| !self.dry_run);
+        if common.json {
+            output::json_line(&json!({
+                "line": line,
+                "id": id,
+                "tenant": spec.tenant,
+                "status": plan.status(),
+                "secret": secret.map(Secret::expose),
+                "dry_run": self.dry_run,
+            }));
+            return;
+        }
+        let what = match (plan, self.dry_run) {
+            (Plan::Create(_), true) => "would create",
+            (Plan::Update(_), true) => "would update",
+            _ => plan.status(),
+        };
+        println!("{what} {}", id.unwrap_or("a subscription"));
+        secret.into_iter().for_each(save::print_secret);
+    }
+}
+
+impl Plan {
+    fn spec(&self) -> &SubscriptionSpec {
+        match self {
+            Plan::Create(new) => &new.spec,
+            Plan::Update(update) => &update.spec,
+            Plan::Leave(spec) => spec,
+        }
+    }
+
+    fn secret(&self) -> Option<&Secret> {
+        match self {
+            Plan::Create(new) => new.secret.as_ref(),
+            Plan::Update(_) | Plan::Leave(_) => None,
+        }
+    }
+
+    fn status(&self) -> &'static str {
+        match self {
+            Plan::Create(_) => "created",
+            Plan::Update(_) => "updated",
+            Plan::Leave(_) => "unchanged",
+        }
+    }
+}
+
+async fn plan(store: &Store, document: Value, now: &str) -> Result<Result<Plan, Vec<Fault>>, Failure> {
+    // An id that is none is a fault of the new subscription.
+    let there = match document["id"].as_str().map(SubscriptionId::parse) {
+        Some(Ok(id)) => store.versioned_subscription(&id).await?,
+        _ => None,
+    };
+    let Some(Versioned { spec: before, version }) = there else {
+        return Ok(New::complete(document, now)?.map(|new| Plan::Create(Box::new(new))));
+    };
+    Ok(before.replaced(document).map(|mut spec| {
+        if spec == before {
+            return Plan::Leave(Box::new(spec));
+        }
+        spec.updated_at = Some(now.to_owned());
+        Plan::Update(Box::new(Versioned { spec, version }))
+    }))
+}
+
+async fn write(config: &Config, store: &Store, plans: &[Plan], wait: bool) -> Result<(), Failure> {
+    let (mut added, mut changed) = (Vec::new(), Vec::new());
+    for plan in plans {
+        match plan {
+            Plan::Create(new) => added.push(new.spec.clone()),
+            Plan::Update(update) => changed.push((**update).clone()),
+            Plan::Leave(_) => {}
+        }
+    }
+    if added.is_empty() && changed.is_empty() {
+        return Ok(());
+    }
+    save::all(config, store, added, changed, wait).await
+}

@@ -1,0 +1,42 @@
+//! `paperboy subscription remove`.
+
+use clap::Args;
+
+use super::{id, missing};
+use crate::cli::{Failure, output, services};
+use crate::config::Config;
+use crate::store::Store;
+
+/// Remove a subscription.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Remove {
+    /// Its id
+    id: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// Return at once instead of when every process uses the change
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl Remove {
+    pub(super) async fn run(self, config: &Config, store: &Store) -> Result<(), Failure> {
+        let id = id(&self.id)?;
+        let spec = store.subscription(&id).await?.ok_or_else(|| missing(&self.id))?;
+        let url = output::printable(spec.request.url.as_deref().unwrap_or("-"));
+        let what = format!("subscription `{id}` of tenant `{}` to {url}", spec.tenant.unwrap_or_default());
+        if self.dry_run {
+            eprintln!("would remove {what}");
+            return Ok(());
+        }
+        output::confirm(&format!("remove {what}?"), self.yes)?;
+        let counter = store.remove_subscription(&id).await?.ok_or_else(|| missing(&self.id))?;
+        services::spread(config, store, counter, !self.no_wait).await?;
+        eprintln!("removed {what}");
+        Ok(())
+    }
+}
