@@ -2,7 +2,11 @@
 //!
 //! Data goes to standard output, everything else to standard error. Exit 0 fine · 1 the world disagrees or the
 //! command failed · 2 usage · 64 configuration that is wrong by itself.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "writing to people is what this folder is for")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "writing to people is what this folder is for"
+)]
 
 mod config;
 mod dead;
@@ -14,6 +18,7 @@ mod output;
 mod publish;
 mod serve;
 mod services;
+mod stage;
 mod store;
 mod subscription;
 
