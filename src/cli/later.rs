@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use super::Failure;
 
-const LATER: [&str; 11] = [
-    "deliveries", "batch", "status", "listen", "doctor", "topology", "key", "preset", "source", "audit", "bench",
+const LATER: [&str; 10] = [
+    "deliveries", "batch", "status", "listen", "doctor", "topology", "key", "preset", "source", "audit",
 ];
 
 /// What to say to a first word that is no command.

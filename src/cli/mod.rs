@@ -8,6 +8,7 @@
     reason = "writing to people is what this folder is for"
 )]
 
+mod bench;
 mod config;
 mod dead;
 mod demo;
@@ -81,6 +82,14 @@ enum Command {
     /// What is set, and what is wrong with it
     #[command(subcommand)]
     Config(config::Command),
+    /// Measure a worker against the least a worker can do, on this machine and this broker
+    Bench(bench::Bench),
+    /// The least a worker can do; a process of `bench`.
+    #[command(hide = true)]
+    BenchFloor(bench::Floor),
+    /// Takes and counts deliveries; a process of `bench`.
+    #[command(hide = true)]
+    BenchReceiver(bench::Receiver),
     /// Commands that come later, and words that are none.
     #[command(external_subcommand)]
     Other(Vec<OsString>),
@@ -120,6 +129,9 @@ impl Command {
             Command::Dead(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
+            Command::Bench(bench) => Box::pin(bench.run(&common)).await,
+            Command::BenchFloor(floor) => Box::pin(floor.run(&common)).await,
+            Command::BenchReceiver(receiver) => Box::pin(receiver.run()).await,
             Command::Other(words) => Err(later::refuse(&words)),
         }
     }

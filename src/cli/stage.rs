@@ -4,6 +4,7 @@
 
 mod ending;
 mod folder;
+mod parent;
 mod prefix;
 mod signals;
 
@@ -22,6 +23,7 @@ use super::Failure;
 use crate::config::Config;
 pub(super) use ending::Ending;
 use folder::Folder;
+pub(super) use parent::end_with_parent;
 pub(super) use prefix::{REMOVE_WITHIN, left_behind, own, remove_queues};
 pub(super) use signals::Signals;
 

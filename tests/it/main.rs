@@ -1,6 +1,7 @@
 //! The whole program against real RabbitMQ and Redis, started by `./test`.
 
 mod bad_input;
+mod bench;
 mod cli;
 mod delivery;
 mod faults;
