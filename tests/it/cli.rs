@@ -250,7 +250,6 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
         &["preset", "list"],
         &["source", "test"],
         &["audit", "list"],
-        &["bench"],
         &["subscription", "update", "sub_1"],
         &["subscription", "test", "sub_1"],
         &["subscription", "rotate-secret", "sub_1"],
