@@ -378,19 +378,20 @@ impl Directory for CachedDirectory {
     async fn lookup(&self, tenant: &Tenant) -> Lookup {
         match self.remembered(tenant).await {
             Some(known) => known,
-            None => self.load(tenant).await,
+            // Rare and large (Redis and SQL): in a box, so that no delivery carries room for it.
+            None => Box::pin(self.load(tenant)).await,
         }
     }
 
     async fn confirm(&self, tenant: &Tenant, known: u64) -> Lookup {
-        let version = async {
+        let version = Box::pin(async {
             if let Some(redis) = &self.redis
                 && let Ok(Some(version)) = redis.version(tenant).await
             {
                 return Ok(version);
             }
             self.store.tenant_version(tenant).await.map_err(|error| error.to_string())
-        };
+        });
         match timeout(LOOKUP_TIMEOUT, version).await {
             Ok(Ok(version)) => {
                 if version > known {
