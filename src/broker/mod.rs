@@ -28,6 +28,10 @@ pub enum Queue {
 }
 
 impl Queue {
+    /// Every queue, in the order of the variants.
+    pub const ALL: [Queue; 5] =
+        [Queue::Events, Queue::Deliveries, Queue::Retries, Queue::DeadDeliveries, Queue::DeadEvents];
+
     /// The word for this queue in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

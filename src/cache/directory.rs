@@ -445,7 +445,8 @@ impl Directory for CachedDirectory {
     async fn lookup(&self, tenant: &Tenant) -> Lookup {
         match self.remembered(tenant).await {
             Some(known) => known,
-            None => self.load(tenant).await,
+            // Rare and large (Redis and SQL): in a box, so that no delivery carries room for it.
+            None => Box::pin(self.load(tenant)).await,
         }
     }
 

@@ -8,13 +8,12 @@ mod receiver;
 mod stage;
 mod story;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
-use data_encoding::HEXLOWER;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
+use super::stage::{Ending, REMOVE_WITHIN, Signals, left_behind, own, remove_queues};
 use super::{Common, Failure, services};
 use crate::config::Config;
 use receiver::Receiver;
@@ -22,8 +21,6 @@ use stage::Stage;
 
 /// One unit of waiting, a second elsewhere: short enough to watch, long enough to see the waits double.
 const UNIT_MS: u32 = 500;
-/// Nothing of the clean-up on broker and Redis may take longer.
-const REMOVE_WITHIN: Duration = Duration::from_secs(30);
 
 /// See it work: deliveries, retries, a dead letter and its replay, in about a minute.
 #[derive(Args, Debug)]
@@ -36,14 +33,15 @@ impl Demo {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut signals = Signals::watch()?;
-        let config = own(common.load()?)?;
+        let mut config = own(common.load()?, "demo")?;
+        config.broker.delay_unit_ms = UNIT_MS;
         let mut reached = Reached::default();
         let mut stage = None;
-        let outcome = tokio::select! {
+        let ending = tokio::select! {
             outcome = Box::pin(play(&config, &mut reached, &mut stage)) => Ending::Played(outcome),
             () = signals.next() => Ending::Interrupted,
         };
-        match &outcome {
+        match &ending {
             Ending::Played(Ok(())) => print::heading("Clean-up"),
             Ending::Interrupted => print::heading("Interrupted: cleaning up"),
             Ending::Played(Err(_)) => {
@@ -63,35 +61,13 @@ impl Demo {
                 std::process::exit(130);
             }
         };
-        // Dropping it removes the folder.
-        drop(stage);
-        match outcome {
-            Ending::Interrupted => {
-                if let Err(failure) = cleaned {
-                    failure.report();
-                }
-                std::process::exit(130);
-            }
-            Ending::Played(Err(failure)) => {
-                // The reason comes last: it is what people look for.
-                if let Err(failure) = cleaned {
-                    failure.report();
-                }
-                Err(failure)
-            }
-            Ending::Played(Ok(())) => {
-                cleaned?;
-                print::done(&format!("That was Paperboy, in {:.0} seconds.", begun.elapsed().as_secs_f64()));
-                Ok(())
-            }
+        if let Some(stage) = stage {
+            stage.close();
         }
+        ending.conclude(cleaned)?;
+        print::done(&format!("That was Paperboy, in {:.0} seconds.", begun.elapsed().as_secs_f64()));
+        Ok(())
     }
-}
-
-/// How the play ended.
-enum Ending {
-    Played(Result<(), Failure>),
-    Interrupted,
 }
 
 /// What of the outside world this demo has used and therefore cleans.
@@ -99,16 +75,6 @@ enum Ending {
 struct Reached {
     broker: bool,
     redis: bool,
-}
-
-/// The caller's services under names that are the demo's own.
-fn own(mut config: Config) -> Result<Config, Failure> {
-    let mut random = [0; 4];
-    getrandom::fill(&mut random).map_err(|error| Failure::world(format!("no randomness: {error}")))?;
-    config.broker.prefix = format!("demo-{}", HEXLOWER.encode(&random));
-    config.broker.delay_unit_ms = UNIT_MS;
-    config.broker.declare = true;
-    Ok(config)
 }
 
 async fn play(config: &Config, reached: &mut Reached, stage: &mut Option<Stage>) -> Result<(), Failure> {
@@ -151,15 +117,11 @@ async fn clean_up(config: &Config, reached: &Reached, stage: Option<&mut Stage>)
         failed = stage.stop().await.err();
     }
     if reached.broker {
-        match timeout(REMOVE_WITHIN, services::remove_topology(config)).await {
-            Ok(Ok(queues)) => {
-                print::say(&format!("deleted the exchange and {queues} queues of the demo from RabbitMQ"));
+        match remove_queues(config).await {
+            Ok(queues) => {
+                print::say(&format!("deleted the exchange and {queues} queues of the demo from RabbitMQ"))
             }
-            Ok(Err(failure)) => {
-                eprintln!("`{}.*` stays on the broker", config.broker.prefix);
-                failed = Some(failure);
-            }
-            Err(_) => failed = Some(left_behind(config, "queues on RabbitMQ", "no answer")),
+            Err(failure) => failed = Some(failure),
         }
     }
     if reached.redis
@@ -172,37 +134,4 @@ async fn clean_up(config: &Config, reached: &Reached, stage: Option<&mut Stage>)
         }
     }
     failed.map_or(Ok(()), Err)
-}
-
-fn left_behind(config: &Config, what: &str, why: &str) -> Failure {
-    Failure::world(format!("the {what} could not be deleted: {why}"))
-        .hint(format!("delete what begins with `{}`", config.broker.prefix))
-}
-
-/// Whoever wants us to end: ctrl-C, SIGTERM, a terminal that is closed.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn watch() -> Result<Signals, Failure> {
-        let watch = |kind| {
-            signal(kind).map_err(|error| Failure::world(format!("signals cannot be watched: {error}")))
-        };
-        Ok(Signals {
-            interrupt: watch(SignalKind::interrupt())?,
-            terminate: watch(SignalKind::terminate())?,
-            hangup: watch(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
-    }
 }

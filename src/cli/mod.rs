@@ -8,6 +8,7 @@
     reason = "writing to people is what this folder is for"
 )]
 
+mod bench;
 mod completions;
 mod config;
 mod dead;
@@ -22,6 +23,7 @@ mod publish;
 mod receiver;
 mod serve;
 mod services;
+mod stage;
 mod status;
 mod store;
 mod subscription;
@@ -95,6 +97,14 @@ enum Command {
     Listen(listen::Listen),
     /// A script that lets a shell complete commands and flags
     Completions(completions::Completions),
+    /// Measure a worker against the least a worker can do, on this machine and this broker
+    Bench(bench::Bench),
+    /// The least a worker can do; a process of `bench`.
+    #[command(hide = true)]
+    BenchFloor(bench::Floor),
+    /// Takes and counts deliveries; a process of `bench`.
+    #[command(hide = true)]
+    BenchReceiver(bench::Receiver),
     /// Commands that come later, and words that are none.
     #[command(external_subcommand)]
     Other(Vec<OsString>),
@@ -151,6 +161,9 @@ impl Command {
             Command::Topology(command) => Box::pin(command.run(&common)).await,
             Command::Listen(listen) => Box::pin(listen.run(&common)).await,
             Command::Completions(completions) => completions.run(Cli::command()),
+            Command::Bench(bench) => Box::pin(bench.run(&common)).await,
+            Command::BenchFloor(floor) => Box::pin(floor.run(&common)).await,
+            Command::BenchReceiver(receiver) => Box::pin(receiver.run()).await,
             Command::Other(words) => Err(later::refuse(&words)),
         }
     }

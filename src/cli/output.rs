@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use super::Failure;
@@ -24,6 +25,19 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, nothing: &str) {
     table.set_header(header.iter().map(|name| name.to_uppercase()));
     table.add_rows(rows);
     println!("{}", table.trim_fmt());
+}
+
+/// A bar on a terminal, nothing elsewhere; its message stands before it.
+pub(super) fn progress(total: usize) -> ProgressBar {
+    if total < 2 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg}{bar:40} {pos}/{len} events  {per_sec}  {eta} left");
+    let bar = ProgressBar::new(total as u64);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }
 
 /// Asks on a terminal; elsewhere wants `--yes`.

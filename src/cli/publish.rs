@@ -1,13 +1,12 @@
 //! `paperboy publish`: events from a file, standard input or flags, each confirmed by the broker.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use futures_util::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -70,7 +69,7 @@ impl Publish {
         let events = check(&source, config.limits.event_bytes_max)?;
         let broker = services::broker(&config).await?;
         let total = events.len();
-        let bar = progress(total);
+        let bar = output::progress(total);
         let mut failed = 0;
         {
             let broker = &broker;
@@ -208,19 +207,6 @@ fn ready_event(place: usize, event: &str, bytes_max: usize) -> Result<Ready, Str
         ..Tags::default()
     };
     Ok(Ready { place, body: Bytes::copy_from_slice(event.as_bytes()), tags })
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress(total: usize) -> ProgressBar {
-    if total < 2 || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} events  {per_sec}  {eta} left");
-    let bar = ProgressBar::new(total as u64);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,11 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         tags.attempt = context.attempt;
         let answer = self.transport.send(request).await;
         let outcome = Outcome::judge(&subscription.success, &answer);
+        if let Outcome::Delivered { .. } = outcome {
+            // Nothing travels on: no history is written, no chance taken.
+            report::attempted(subscription, &tags, &outcome, &answer, &Verdict::Done);
+            return Step::Done(Ending::Delivered);
+        }
         note(&mut tags, started_ms, &seen(&answer), answer.elapsed_ms);
         let verdict = retry::decide(&subscription.retry, tags.attempt, &outcome, clock::chance());
         report::attempted(subscription, &tags, &outcome, &answer, &verdict);

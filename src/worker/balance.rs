@@ -1,7 +1,10 @@
 //! The balance of a process: what it took is what it settled, has in hand or gave back. Exact at any moment.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use metrics::Counter;
 
 use crate::broker::Queue;
 
@@ -51,11 +54,25 @@ impl Ending {
 }
 
 /// Counts of one process since its start.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Balance {
     taken: AtomicU64,
     given_back: AtomicU64,
     settled: [AtomicU64; Ending::ALL.len()],
+    meters: Meters,
+}
+
+/// The counters behind the metrics of the same happenings, looked up when first used and not for every message.
+#[derive(Default)]
+struct Meters {
+    taken: [OnceLock<Counter>; Queue::ALL.len()],
+    settled: [OnceLock<Counter>; Ending::ALL.len()],
+}
+
+impl fmt::Debug for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.account().fmt(f)
+    }
 }
 
 /// The counts at one moment.
@@ -75,7 +92,10 @@ impl Balance {
     /// Counts a message in; the hand it returns counts it out again, whatever happens.
     pub fn take(self: &Arc<Self>, queue: Queue) -> Hand {
         self.taken.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("paperboy_taken_total", "queue" => queue.as_str()).increment(1);
+        let meter = &self.meters.taken[queue as usize];
+        meter
+            .get_or_init(|| metrics::counter!("paperboy_taken_total", "queue" => queue.as_str()))
+            .increment(1);
         Hand { balance: Arc::clone(self), ended: false }
     }
 
@@ -105,7 +125,10 @@ impl Hand {
     pub fn settled(mut self, ending: Ending) {
         self.ended = true;
         self.balance.settled[ending as usize].fetch_add(1, Ordering::Release);
-        metrics::counter!("paperboy_settled_total", "verdict" => ending.as_str()).increment(1);
+        let meter = &self.balance.meters.settled[ending as usize];
+        meter
+            .get_or_init(|| metrics::counter!("paperboy_settled_total", "verdict" => ending.as_str()))
+            .increment(1);
     }
 
     /// The message went back to its queue.
@@ -141,6 +164,13 @@ mod tests {
         drop(third);
         assert_eq!(balance.account().given_back, 2);
         assert_eq!(balance.account().in_hand, 0);
+    }
+
+    #[test]
+    fn every_queue_has_its_own_counter() {
+        for (place, queue) in Queue::ALL.iter().enumerate() {
+            assert_eq!(*queue as usize, place);
+        }
     }
 
     #[test]

@@ -27,18 +27,20 @@ enum Wanted {
 impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     /// One subscriber: the event is its delivery. Several: one message each. None: let go, after asking twice.
     pub(super) async fn expand(&self, message: &Message, event: &Event<'_>, now_ms: i64) -> Step {
-        let tags = step::carry(&message.tags, event, now_ms);
         let mut lookup = self.directory.lookup(&event.tenant).await;
         for confirmed in [false, true] {
             let version = match &lookup {
                 Lookup::Found(found) => {
-                    if let Some(step) = self.fan_out(found, message, event, &tags).await {
+                    if let Some(step) = self.fan_out(found, message, event, now_ms).await {
                         return step;
                     }
                     found.version
                 }
                 Lookup::KnownEmpty(version) => *version,
-                Lookup::Unknown(unknown) => return self.cannot_tell(unknown, message, tags, now_ms).await,
+                Lookup::Unknown(unknown) => {
+                    let tags = step::carry(&message.tags, event, now_ms);
+                    return self.cannot_tell(unknown, message, tags, now_ms).await;
+                }
             };
             if !confirmed {
                 lookup = self.directory.confirm(&event.tenant, version).await;
@@ -54,15 +56,16 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         found: &TenantSubscriptions,
         message: &Message,
         event: &Event<'_>,
-        tags: &Tags,
+        now_ms: i64,
     ) -> Option<Step> {
+        let carried = || step::carry(&message.tags, event, now_ms);
         let mut wanting: Vec<&Arc<Subscription>> = Vec::new();
         let mut copies = Vec::new();
         for subscription in &found.subscriptions {
             match wanted(subscription, event) {
                 Wanted::Yes => wanting.push(subscription),
                 Wanted::Disabled => {
-                    let tags = addressed(tags, subscription);
+                    let tags = addressed(carried(), subscription);
                     report::dead(Reason::Disabled, &tags);
                     copies.push(step::dead_copy(Reason::Disabled, message, tags));
                 }
@@ -70,10 +73,10 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             }
         }
         if let ([only], true) = (wanting.as_slice(), copies.is_empty()) {
-            return Some(self.attempt(message, event, addressed(tags, only), only).await);
+            return Some(self.attempt(message, event, addressed(carried(), only), only).await);
         }
         for subscription in wanting {
-            let copy = Outgoing { body: message.body.clone(), tags: addressed(tags, subscription) };
+            let copy = Outgoing { body: message.body.clone(), tags: addressed(carried(), subscription) };
             copies.push((Target::Deliveries, copy));
         }
         if copies.is_empty() {
@@ -98,8 +101,8 @@ fn wanted(subscription: &Subscription, event: &Event<'_>) -> Wanted {
     }
 }
 
-fn addressed(tags: &Tags, subscription: &Subscription) -> Tags {
-    Tags { subscription: Some(subscription.id.to_string()), ..tags.clone() }
+fn addressed(tags: Tags, subscription: &Subscription) -> Tags {
+    Tags { subscription: Some(subscription.id.to_string()), ..tags }
 }
 
 /// A dead letter of kind `event`, with the original bytes, the original headers and the reason.

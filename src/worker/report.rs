@@ -33,7 +33,8 @@ pub(super) fn attempted(
     let subscription = &subscription.id;
     match verdict {
         Verdict::Done => {
-            info!(event.id = id, %subscription, attempt, ms, "delivered event `{id}`");
+            // The story of a healthy day is the metric; a line for each would cost more than the delivery.
+            debug!(event.id = id, %subscription, attempt, ms, "delivered event `{id}`");
         }
         Verdict::Retry { wait } => {
             info!(event.id = id, %subscription, attempt, ms, outcome = what, seen = %outcome.seen(), wait,

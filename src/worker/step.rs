@@ -63,8 +63,16 @@ pub(super) fn carry(tags: &Tags, event: &Event<'_>, now_ms: i64) -> Tags {
         kind: Some(event.kind.to_string()),
         time: Some(event.time.to_string()),
         first_seen_ms: tags.first_seen_ms.or(Some(now_ms)),
+        traceparent: tags.traceparent.clone(),
+        subscription: tags.subscription.clone(),
+        attempt: tags.attempt,
         wait: 0,
+        deferrals: tags.deferrals,
+        history: tags.history.clone(),
+        answer: tags.answer.clone(),
         reason: None,
-        ..tags.clone()
+        original: tags.original.clone(),
+        cycle: tags.cycle,
+        replay: tags.replay,
     }
 }

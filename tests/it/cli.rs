@@ -248,7 +248,6 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
         &["preset", "list"],
         &["source", "test"],
         &["audit", "list"],
-        &["bench"],
         &["subscription", "apply", "subscriptions.toml"],
         &["subscription", "export"],
         &["dead", "groups"],

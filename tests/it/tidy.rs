@@ -47,7 +47,8 @@ const IMPURE: [&str; 19] = [
 
 /// Crates that only the edge which translates for them may name.
 const CRATES_OF_ONE_FOLDER: [(&str, &[&str]); 9] = [
-    ("lapin", &["broker"]),
+    // The bench's floor is a worker without Paperboy: it speaks to RabbitMQ as anybody would.
+    ("lapin", &["broker", "cli"]),
     ("sqlx", &["store"]),
     ("redis", &["cache", "cli"]),
     // The demo looks at its processes as anybody would, and its receiver is a server.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -27,6 +27,9 @@ use crate::broker::{Queue, Receipt, Taken};
 
 /// A channel that lasted this long was well: the next fault starts with a short pause again.
 const WELL_AFTER: Duration = Duration::from_secs(10);
+
+/// Deliveries passed on before stop, gate and health are looked at again.
+const AT_ONCE: usize = 32;
 
 /// All consumers of a process, on one connection.
 pub(super) struct Intake {
@@ -272,18 +275,41 @@ impl QueueLine {
                         break End::Fault("the channel is closed".into());
                     }
                 }
-                next = consumer.next() => match next {
-                    Some(Ok(delivery)) => if !self.pass_on(delivery, &line).await { break End::Stopped },
-                    Some(Err(_)) if !self.connection.status().connected() => break End::Lost,
-                    Some(Err(error)) => break End::Fault(error.to_string()),
-                    None => break End::Fault("the broker cancelled the consumer".into()),
-                },
+                next = consumer.next() => {
+                    if let Some(end) = self.pass_on_all(next, &mut consumer, &line).await {
+                        break end;
+                    }
+                }
             }
         };
         if matches!(end, End::Stopped | End::Paused) {
             hand_back_the_rest(channel, consumer, &line).await;
         }
         end
+    }
+
+    /// Passes on a delivery and what has arrived behind it; why there will be no more, if that has come.
+    async fn pass_on_all(
+        &self,
+        mut next: Option<lapin::Result<Delivery>>,
+        consumer: &mut Consumer,
+        line: &UnboundedSender<(u64, Settlement)>,
+    ) -> Option<End> {
+        for left in (0..AT_ONCE).rev() {
+            match next {
+                Some(Ok(delivery)) => {
+                    if !self.pass_on(delivery, line).await {
+                        return Some(End::Stopped);
+                    }
+                }
+                Some(Err(_)) if !self.connection.status().connected() => return Some(End::Lost),
+                Some(Err(error)) => return Some(End::Fault(error.to_string())),
+                None => return Some(End::Fault("the broker cancelled the consumer".into())),
+            }
+            // Looked at only to be handled: nothing that was taken out is dropped.
+            next = (left > 0).then(|| consumer.next().now_or_never()).flatten()?;
+        }
+        None
     }
 
     /// False when nobody receives any more: taking on would only hand messages back for ever.

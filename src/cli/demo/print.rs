@@ -65,25 +65,3 @@ fn wants_colour() -> bool {
     let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
     !is_set("NO_COLOR") && !is_dumb && std::io::stdout().is_terminal()
 }
-
-/// The word as a shell takes it, in quotes where it needs them.
-pub(super) fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_a_shell_would_change_are_quoted() {
-        assert_eq!(shell_word("http://127.0.0.1:80/erp"), "http://127.0.0.1:80/erp");
-        assert_eq!(shell_word("document.*"), "'document.*'");
-        assert_eq!(shell_word("it's"), r"'it'\''s'");
-        assert_eq!(shell_word(""), "''");
-    }
-}

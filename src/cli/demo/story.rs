@@ -7,8 +7,9 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::receiver::{Arrival, Receiver};
-use super::stage::{self, Stage};
+use super::stage::Stage;
 use super::{Failure, print};
+use crate::cli::stage::free_addresses;
 
 const TENANT: &str = "acme";
 /// Longest silence of the receiver while something should arrive.
@@ -38,7 +39,7 @@ pub(super) async fn tell(stage: &mut Stage, receiver: &mut Receiver) -> Result<(
 
 async fn start(stage: &mut Stage, receiver: &Receiver) -> Result<(), Failure> {
     print::say("a SQLite store in a temporary folder, and three processes:");
-    let [api, first, second] = stage::free_addresses()?;
+    let [api, first, second] = free_addresses()?;
     // The store is made by the first process; the others find it.
     for (role, address) in [("api", api), ("worker", first), ("worker", second)] {
         stage.serve(role, address)?;
