@@ -61,6 +61,22 @@ struct Which {
     kind: Option<String>,
 }
 
+/// The dead letters a command is about.
+#[derive(Args, Debug)]
+struct Chosen {
+    /// Their ids
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// Every open one that the filters leave
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    #[command(flatten)]
+    which: Which,
+    /// Only those that were for this subscription
+    #[arg(long, value_name = "ID")]
+    from: Option<String>,
+}
+
 /// List dead letters.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -92,17 +108,8 @@ pub(super) struct List {
   paperboy dead replay dl_17
   paperboy dead replay --all --tenant acme --reason exhausted --dry-run")]
 pub(super) struct Replay {
-    /// Their ids
-    #[arg(value_name = "ID")]
-    ids: Vec<String>,
-    /// Every open one that the filters leave
-    #[arg(long, conflicts_with = "ids")]
-    all: bool,
     #[command(flatten)]
-    which: Which,
-    /// Only those that were for this subscription
-    #[arg(long, value_name = "ID")]
-    from: Option<String>,
+    chosen: Chosen,
     /// Send to this other subscription of the same tenant
     #[arg(long, value_name = "NEW")]
     subscription: Option<String>,
@@ -114,17 +121,8 @@ pub(super) struct Replay {
 /// Give dead letters up for good.
 #[derive(Args, Debug)]
 pub(super) struct Discard {
-    /// Their ids
-    #[arg(value_name = "ID")]
-    ids: Vec<String>,
-    /// Every open one that the filters leave
-    #[arg(long, conflicts_with = "ids")]
-    all: bool,
     #[command(flatten)]
-    which: Which,
-    /// Only those that were for this subscription
-    #[arg(long, value_name = "ID")]
-    from: Option<String>,
+    chosen: Chosen,
     /// Why, for whoever looks later
     #[arg(long)]
     note: Option<String>,
@@ -335,43 +333,40 @@ async fn show(common: &Common, store: &Store, id: &str, raw: bool) -> Result<(),
     Ok(())
 }
 
-/// The rows a command is about: the named ones, or every open one the filters leave, oldest last.
-async fn chosen(
-    store: &Store,
-    ids: &[String],
-    all: bool,
-    filter: DeadFilter,
-) -> Result<Vec<DeadRow>, Failure> {
-    if ids.is_empty() && !all {
-        return Err(Failure::usage("no dead letter is named")
-            .hint("name ids such as `dl_17`, or `--all` with filters"));
-    }
-    let mut rows: Vec<DeadRow> = Vec::new();
-    for id in ids {
-        let row = find(store, id).await?.row;
-        // Named twice is meant once.
-        if rows.iter().all(|known| known.id != row.id) {
-            rows.push(row);
+impl Chosen {
+    /// The named ones, or every open one the filters leave, oldest last.
+    async fn rows(&self, store: &Store) -> Result<Vec<DeadRow>, Failure> {
+        if self.ids.is_empty() && !self.all {
+            return Err(Failure::usage("no dead letter is named")
+                .hint("name ids such as `dl_17`, or `--all` with filters"));
         }
-    }
-    if all {
-        let mut filter = DeadFilter { limit: PAGE, ..filter };
-        loop {
-            let page = store.dead_list(&filter).await?;
-            filter.before_id = page.last().map(|row| row.id);
-            let is_last = page.len() < PAGE as usize;
-            rows.extend(page);
-            if is_last {
-                break;
+        let mut rows: Vec<DeadRow> = Vec::new();
+        for id in &self.ids {
+            let row = find(store, id).await?.row;
+            // Named twice is meant once.
+            if rows.iter().all(|known| known.id != row.id) {
+                rows.push(row);
             }
         }
+        if self.all {
+            let mut filter = DeadFilter { limit: PAGE, ..self.which.filter(self.from.as_deref())? };
+            loop {
+                let page = store.dead_list(&filter).await?;
+                filter.before_id = page.last().map(|row| row.id);
+                let is_last = page.len() < PAGE as usize;
+                rows.extend(page);
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(rows)
     }
-    Ok(rows)
 }
 
 impl Replay {
     async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
-        let rows = chosen(store, &self.ids, self.all, self.which.filter(self.from.as_deref())?).await?;
+        let rows = self.chosen.rows(store).await?;
         let target = match &self.subscription {
             Some(id) => Some(target(store, id).await?),
             None => None,
@@ -390,7 +385,7 @@ impl Replay {
                 .hint("if it died again it is listed under a new id"));
         }
         if self.dry_run {
-            eprintln!("would replay {} dead letters", rows.len());
+            eprintln!("would replay {}", output::count(rows.len(), "dead letter"));
             return Ok(());
         }
         super::log::start(&crate::config::LogConfig { filter: "warn".into(), ..config.log.clone() });
@@ -420,7 +415,7 @@ impl Replay {
             }
         }
         broker.close().await;
-        eprintln!("replayed {replayed} dead letters");
+        eprintln!("replayed {}", output::count(replayed, "dead letter"));
         Ok(())
     }
 }
@@ -437,16 +432,19 @@ async fn target(store: &Store, id: &str) -> Result<(String, String), Failure> {
 
 impl Discard {
     async fn run(self, store: &Store) -> Result<(), Failure> {
-        let rows = chosen(store, &self.ids, self.all, self.which.filter(self.from.as_deref())?).await?;
+        let rows = self.chosen.rows(store).await?;
         if self.dry_run {
-            eprintln!("would discard {} dead letters", rows.len());
+            eprintln!("would discard {}", output::count(rows.len(), "dead letter"));
             return Ok(());
         }
-        output::confirm(&format!("discard {} dead letters?", rows.len()), self.yes)?;
+        output::confirm(&format!("discard {}?", output::count(rows.len(), "dead letter")), self.yes)?;
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let discarded = store.dead_mark(&ids, DeadState::Discarded, self.note.as_deref(), now_ms).await?;
-        eprintln!("discarded {discarded} dead letters");
+        eprintln!(
+            "discarded {}",
+            output::count(usize::try_from(discarded).unwrap_or(usize::MAX), "dead letter")
+        );
         Ok(())
     }
 }

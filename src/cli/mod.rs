@@ -1,4 +1,4 @@
-//! The command line: one command a file, real services chosen in [`serve`] and [`services`].
+//! The command line: one command a file, real services chosen in `serve` and `services`.
 //!
 //! Data goes to standard output, everything else to standard error. Exit 0 fine · 1 the world disagrees or the
 //! command failed · 2 usage · 64 configuration that is wrong by itself.

@@ -58,6 +58,11 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     }
 }
 
+/// `1 dead letter`, `2 dead letters`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 /// Control characters made visible, so that a stranger's bytes cannot drive a terminal.
 pub(super) fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

@@ -15,18 +15,15 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender, unbounded_channel};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::link::{Link, pauses};
+use super::link::{Link, Pauses};
 use super::topology::Topology;
 use super::{acknowledger, codec};
 use crate::broker::receipt::Settlement;
 use crate::broker::{Queue, Receipt, Taken};
-
-/// A channel that lasted this long was well: the next fault starts with a short pause again.
-const WELL_AFTER: Duration = Duration::from_secs(10);
 
 /// Deliveries passed on before stop, gate and health are looked at again.
 const AT_ONCE: usize = 32;
@@ -58,7 +55,7 @@ enum End {
 
 impl Intake {
     pub(super) async fn run(mut self) {
-        let mut pauses = pauses();
+        let mut pauses = Pauses::new();
         while let Some(connection) = self.link.redial(&self.stop).await {
             let connection = Arc::new(connection);
             let began = Instant::now();
@@ -74,14 +71,7 @@ impl Intake {
             let Some(reason) = reason else { break };
             warn!("taking from RabbitMQ is interrupted: {reason}");
             self.fault.send_replace(Some(format!("consuming connection: {reason}")));
-            if began.elapsed() > WELL_AFTER {
-                pauses = super::link::pauses();
-            }
-            let pause = pauses.next().unwrap_or(Duration::from_secs(5));
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = self.stop.cancelled() => {}
-            }
+            pauses.wait(began.elapsed(), &self.stop).await;
         }
     }
 
@@ -148,7 +138,7 @@ struct QueueLine {
 impl QueueLine {
     /// Takes until stopped (everything settled) or the connection is lost.
     async fn run(mut self) -> End {
-        let mut pauses = pauses();
+        let mut pauses = Pauses::new();
         loop {
             let began = Instant::now();
             match self.take().await {
@@ -164,14 +154,7 @@ impl QueueLine {
                         .increment(1);
                     warn!("the consumer of `{}` is rebuilt: {reason}", self.queue);
                     self.tell(Some(reason));
-                    if began.elapsed() > WELL_AFTER {
-                        pauses = super::link::pauses();
-                    }
-                    let pause = pauses.next().unwrap_or(Duration::from_secs(5));
-                    tokio::select! {
-                        () = sleep(pause) => {}
-                        () = self.stop.cancelled() => {}
-                    }
+                    pauses.wait(began.elapsed(), &self.stop).await;
                     // The queue itself may be gone.
                     if let Err(error) = self.topology.ensure(&self.connection, self.declare).await {
                         warn!("the topology is not whole: {error}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 use tokio::time::{Instant, sleep, timeout};
@@ -97,13 +97,13 @@ impl Link {
     /// Dials until it works, for a start: gives up after `wait`, at once when the login is refused.
     pub(super) async fn dial_within(&self, wait: Duration) -> Result<Connection, DialError> {
         let deadline = Instant::now() + wait;
-        let mut pauses = pauses();
+        let mut pauses = Pauses::new();
         loop {
             let error = match self.dial().await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
-            let pause = pauses.next().unwrap_or(Duration::from_secs(5));
+            let pause = pauses.next();
             let passing = matches!(error, DialError::Unreachable { .. });
             if !passing || Instant::now() + pause >= deadline {
                 return Err(error);
@@ -114,7 +114,7 @@ impl Link {
 
     /// Dials until it works or `stop`; a running process never gives up.
     pub(super) async fn redial(&self, stop: &CancellationToken) -> Option<Connection> {
-        let mut pauses = pauses();
+        let mut pauses = Pauses::new();
         loop {
             let dialled = tokio::select! {
                 dialled = self.dial() => dialled,
@@ -127,21 +127,44 @@ impl Link {
                 }
                 Err(error) => warn!(purpose = self.purpose, "no connection to RabbitMQ: {error}"),
             }
-            let pause = pauses.next().unwrap_or(Duration::from_secs(5));
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = stop.cancelled() => return None,
+            pauses.wait(Duration::ZERO, stop).await;
+            if stop.is_cancelled() {
+                return None;
             }
         }
     }
 }
 
-/// 0.2 s doubling to 5 s, with jitter so that replicas do not come back all at once; never ends.
-pub(super) fn pauses() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(5))
-        .with_jitter()
-        .without_max_times()
-        .build()
+/// What lasted this long was well: the next fault starts with a short pause again.
+const WELL_AFTER: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Pauses between tries: 0.2 s doubling to 5 s, with jitter so that replicas do not come back all at once;
+/// they never end.
+pub(super) struct Pauses(ExponentialBackoff);
+
+impl Pauses {
+    pub(super) fn new() -> Pauses {
+        let growing = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_delay(PAUSE_MAX)
+            .with_jitter()
+            .without_max_times();
+        Pauses(growing.build())
+    }
+
+    fn next(&mut self) -> Duration {
+        self.0.next().unwrap_or(PAUSE_MAX)
+    }
+
+    /// Waits the next pause, or until `stop`; `lasted` is how long things were well before.
+    pub(super) async fn wait(&mut self, lasted: Duration, stop: &CancellationToken) {
+        if lasted > WELL_AFTER {
+            *self = Pauses::new();
+        }
+        tokio::select! {
+            () = sleep(self.next()) => {}
+            () = stop.cancelled() => {}
+        }
+    }
 }

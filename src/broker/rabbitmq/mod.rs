@@ -2,7 +2,7 @@
 //!
 //! One connection consumes and acknowledges, another publishes: a memory or disk alarm blocks a publishing
 //! connection whole, acknowledgements included (measured on 3.10.8). lapin's own recovery stays off: it
-//! leaves a consumer silent for ever after a channel error, so [`intake`] and [`publisher`] rebuild.
+//! leaves a consumer silent for ever after a channel error, so `intake` and `publisher` rebuild.
 
 mod acknowledger;
 mod codec;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::codec;
-use super::link::{Link, pauses};
+use super::link::{Link, Pauses};
 use super::returns::{Fate, Returns};
 use super::topology::Topology;
 use crate::broker::{Outgoing, Target, Unconfirmed};
@@ -150,7 +150,7 @@ struct Owner {
 impl Owner {
     async fn run(mut self, first: Connection) {
         let mut connection = Some(first);
-        let mut pauses = pauses();
+        let mut pauses = Pauses::new();
         while let Some(open) = connection.take() {
             self.health.update(|facts| *facts = Facts::default());
             let lost = CancellationToken::new();
@@ -165,10 +165,7 @@ impl Owner {
             warn!("the publishing connection is gone: {reason}");
             self.health.update(|facts| facts.down = Some(format!("publishing connection: {reason}")));
             drop(open);
-            if began.elapsed() > Duration::from_secs(10) {
-                pauses = super::link::pauses();
-            }
-            sleep(pauses.next().unwrap_or(Duration::from_secs(5))).await;
+            pauses.wait(began.elapsed(), &self.stop).await;
             connection = self.link.redial(&self.stop).await;
             // The exchange itself may be gone: publishing to it would only end the channel.
             if let Some(open) = &connection {
