@@ -38,8 +38,9 @@ async fn an_event_published_after_add_returned_is_delivered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_wait_is_still_found_before_an_event_is_let_go() {
     let mut app = App::new();
-    // Nothing is polled within the test: only the question before letting go can find the subscription.
+    // Nothing is polled and nobody gives notice: only the question before letting go finds the subscription.
     app.set("CACHE__REFRESH_S", "600");
+    app.set("REDIS__URL", "");
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let serve = app.serve("all").await;
     let amqp = app.amqp().await;
