@@ -63,8 +63,8 @@ fn router(state: State) -> Router {
         .route("/metrics", get(health::metrics));
     match state.v1 {
         V1::Absent => {}
-        V1::Refused => router = router.route("/v1/{*rest}", any(refused)),
-        V1::NotYet => router = router.route("/v1/{*rest}", any(not_yet)),
+        V1::Refused => router = router.route("/v1", any(refused)).route("/v1/{*rest}", any(refused)),
+        V1::NotYet => router = router.route("/v1", any(not_yet)).route("/v1/{*rest}", any(not_yet)),
     }
     router.fallback(unknown).with_state(state)
 }

@@ -97,6 +97,7 @@ impl CachedDirectory {
         let mut progress = Progress::default();
         let mut reconciled_at: Option<Instant> = None;
         let mut belongs = self.redis.is_none();
+        let mut is_older = false;
         loop {
             let reconcile =
                 reconciled_at.is_none_or(|at| at.elapsed() >= reconcile_after(self.freshness.refresh));
@@ -118,14 +119,16 @@ impl CachedDirectory {
             match self.poll(&mut progress, reconcile).await {
                 Ok(Heard { redis, store, older_store }) => {
                     *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                    // Only a comparison with the store can tell, and clear it.
                     if store {
                         reconciled_at = Some(Instant::now());
+                        is_older = older_store;
                     }
                     if !redis {
                         // The first good answer after a silence may be an old memory: compare again.
                         reconciled_at = None;
                     }
-                    if older_store {
+                    if is_older {
                         fault = Some(OLDER_STORE.to_owned());
                     }
                 }

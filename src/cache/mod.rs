@@ -25,7 +25,7 @@ pub enum Lookup {
 /// Why nobody can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unknown {
-    /// This tenant's records cannot be read; others are well.
+    /// This tenant's records are broken, or nowhere but in a store that is away; others are well.
     Tenant(String),
     /// Redis and the store are both out of reach.
     Away(String),
@@ -63,8 +63,9 @@ pub trait Directory: Send + Sync + 'static {
     /// What is known, from memory if that is fresh enough; never waits longer than five seconds.
     fn lookup(&self, tenant: &Tenant) -> impl Future<Output = Lookup> + Send;
 
-    /// What is known after asking for the tenant's version once more, so that nothing is decided on a
-    /// memory that has just become old. For the moment before something is let go for good.
+    /// What is known after asking the store for the tenant's version once more (Redis only where the store is
+    /// away), so that nothing is decided on a memory that has just become old. For the moment before something
+    /// is let go for good.
     fn confirm(&self, tenant: &Tenant, known: u64) -> impl Future<Output = Lookup> + Send;
 }
 

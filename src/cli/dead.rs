@@ -47,7 +47,8 @@ struct Which {
     /// Only this tenant's
     #[arg(long)]
     tenant: Option<String>,
-    /// Only this reason: exhausted, permanent, disabled, gone, starved, poison, unreadable
+    /// Only this reason: exhausted, permanent, disabled, gone, starved, poison, unreadable,
+    /// undrainable
     #[arg(long)]
     reason: Option<String>,
     /// Only this event

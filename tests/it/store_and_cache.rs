@@ -244,3 +244,25 @@ async fn a_store_that_is_away_defers_strangers_and_serves_the_known() {
     assert!(worker.metric("paperboy_given_back_total", "").await < 0.5);
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_older_than_redis_takes_nothing_until_somebody_decides() {
+    let redis = PrivateRedis::start().await;
+    let mut app = App::new();
+    app.set("REDIS__URL", &redis.url());
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    app.migrate().await;
+    app.subscribe(subscription("acme", &receiver.url("/x"))).await;
+    redis.command(&["SET", &format!("{}:changes", app.prefix), "99"]).await;
+    let serve = app.serve_unready("all").await;
+    let why = || async { serve.get("/readyz").await.is_some_and(|(_, body)| body.contains("older")) };
+    eventually("it says why", 15, why).await;
+    // Several polls of Redis alone pass between two comparisons with the store.
+    for _ in 0..15 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert!(why().await, "forgotten before anything was put right");
+    }
+    redis.command(&["DEL", &format!("{}:changes", app.prefix)]).await;
+    eventually("ready once our keys are made anew", 15, || serve.is_ready()).await;
+    serve.stop().await;
+}
