@@ -7,31 +7,9 @@ use redis::AsyncCommands as _;
 use serde_json::{Value, json};
 
 use crate::support::app::{event, subscription};
+use crate::support::failure::{CONFIG, USAGE, WORLD, failure, one_error};
 use crate::support::services::{control_shared_broker, shared};
 use crate::support::{App, Receiver, Reply, eventually, free_port, unique};
-
-const WORLD: i32 = 1;
-const USAGE: i32 = 2;
-const CONFIG: i32 = 64;
-
-/// Runs a command that must fail with this code and write nothing but errors and hints; those, a line each.
-async fn failure(app: &App, arguments: &[&str], code: i32) -> Vec<String> {
-    let output = app.run(arguments).await;
-    let (data, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "`paperboy {}`:\n{error}", arguments.join(" "));
-    assert_eq!(data, "", "`paperboy {}` failed and wrote data", arguments.join(" "));
-    let lines: Vec<String> = error.lines().map(str::to_owned).collect();
-    let is_told = |line: &String| line.starts_with("error: ") || line.starts_with("hint: ");
-    assert!(lines.iter().all(is_told), "only errors and hints:\n{error}");
-    lines
-}
-
-/// As [`failure`], for exactly one error with one hint.
-async fn one_error(app: &App, arguments: &[&str], code: i32) -> (String, String) {
-    let lines = failure(app, arguments, code).await;
-    let [error, hint] = lines.as_slice() else { panic!("one error, one hint: {lines:#?}") };
-    (error["error: ".len()..].to_owned(), hint["hint: ".len()..].to_owned())
-}
 
 /// An app with nothing to warn about at a start.
 fn quiet() -> App {

@@ -11,9 +11,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::support::app::{event, subscription};
+use crate::support::failure::USAGE;
 use crate::support::{App, Receiver, Reply};
-
-const USAGE: i32 = 2;
 
 /// Adds all documents of a file in one call; its exit code, its data and the lines of its standard error.
 async fn add(app: &App, documents: &[Value]) -> (i32, Vec<Value>, Vec<String>) {

@@ -9,6 +9,7 @@ mod bad_input;
 mod bench;
 mod broker;
 mod cli;
+mod config;
 mod delivery;
 mod deploy;
 mod docs;

@@ -6,10 +6,8 @@ use lapin::BasicProperties;
 use serde_json::{Value, json};
 
 use crate::support::app::{event, subscription};
+use crate::support::failure::{USAGE, WORLD};
 use crate::support::{App, Receiver, Reply, eventually, free_port};
-
-const WORLD: i32 = 1;
-const USAGE: i32 = 2;
 
 /// A store to write to, and nothing that runs.
 async fn migrated() -> App {

@@ -3,9 +3,11 @@
 pub(crate) mod amqp;
 pub(crate) mod app;
 pub(crate) mod document;
+pub(crate) mod failure;
 pub(crate) mod ledger;
 pub(crate) mod receiver;
 pub(crate) mod services;
+pub(crate) mod vector;
 
 use std::time::{Duration, Instant};
 
