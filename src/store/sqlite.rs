@@ -44,7 +44,12 @@ pub(super) async fn open(url: &StoreUrl, path: &Path) -> Result<SqlitePool, Open
     if !there {
         return Err(OpenError::Missing { url: url.clone() });
     }
-    let options = SqlitePoolOptions::new().max_connections(pool::CONNECTIONS_MAX).acquire_timeout(BUSY_MAX);
+    let options = SqlitePoolOptions::new()
+        .max_connections(pool::CONNECTIONS_MAX)
+        .acquire_timeout(BUSY_MAX)
+        // SQLite ends a transaction itself when the disk is full. sqlx does not see that, cannot roll back what
+        // is gone, and would refuse to begin on this connection for ever.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }));
     let pool = options.connect_with(self::options(path)).await;
     Ok(pool.with_context(|| format!("could not open the store at `{url}`"))?)
 }

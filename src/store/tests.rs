@@ -179,6 +179,19 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
+#[tokio::test]
+async fn a_transaction_that_sqlite_ended_itself_spoils_no_connection() {
+    let home = Home::new();
+    let store = home.migrate().await;
+    // As after "disk is full": the transaction is gone, and whoever began it does not know.
+    for _ in 0..pool::CONNECTIONS_MAX {
+        let mut write = store.begin_write().await.unwrap();
+        write.query("ROLLBACK").execute().await.unwrap();
+        drop(write);
+        store.next_cycle().await.unwrap();
+    }
+}
+
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
