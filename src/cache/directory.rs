@@ -128,7 +128,8 @@ impl CachedDirectory {
                         // The first good answer after a silence may be an old memory: compare again.
                         reconciled_at = None;
                     }
-                    if is_older {
+                    // Another store altogether says more than an older one.
+                    if is_older && fault.is_none() {
                         fault = Some(OLDER_STORE.to_owned());
                     }
                 }
