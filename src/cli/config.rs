@@ -1,8 +1,9 @@
 //! `paperboy config show|check`.
 
 use clap::Subcommand;
+use serde_json::json;
 
-use super::{Common, Failure};
+use super::{Common, Failure, output};
 use crate::config::{self, Role};
 
 #[derive(Subcommand, Debug)]
@@ -19,15 +20,25 @@ impl Command {
         match self {
             Command::Show => {
                 let text = config::show(&sources).map_err(Failure::config)?;
-                print!("{text}");
+                if common.json {
+                    let table: toml::Table = text.parse().map_err(anyhow::Error::from)?;
+                    output::json_line(&serde_json::to_value(table).map_err(anyhow::Error::from)?);
+                } else {
+                    print!("{text}");
+                }
             }
             Command::Check => {
                 let checked = config::load(&sources).map_err(Failure::config)?;
-                for warning in checked.warnings() {
-                    eprintln!("warning: {warning}");
+                let mut warnings = checked.warnings();
+                let as_worker = config::check_role(&checked, Role::Worker);
+                warnings
+                    .extend(as_worker.iter().map(|fault| format!("for `--role worker`: {}", fault.message)));
+                if common.json {
+                    output::json_line(&json!({ "fine": true, "warnings": warnings }));
+                    return Ok(());
                 }
-                for fault in config::check_role(&checked, Role::Worker) {
-                    eprintln!("warning: for `--role worker`: {}", fault.message);
+                for warning in warnings {
+                    eprintln!("warning: {warning}");
                 }
                 eprintln!("the configuration is fine");
             }

@@ -151,7 +151,7 @@ impl Command {
             Command::List(list) => list.run(common, &store).await,
             Command::Show { id, raw } => show(common, &store, &id, raw).await,
             Command::Replay(replay) => replay.run(common, &config, &store).await,
-            Command::Discard(discard) => discard.run(&store).await,
+            Command::Discard(discard) => discard.run(common, &store).await,
             Command::Other(words) => Err(refuse(&words)),
         };
         store.close().await;
@@ -432,7 +432,7 @@ async fn target(store: &Store, id: &str) -> Result<(String, String), Failure> {
 }
 
 impl Discard {
-    async fn run(self, store: &Store) -> Result<(), Failure> {
+    async fn run(self, common: &Common, store: &Store) -> Result<(), Failure> {
         let rows = self.chosen.rows(store).await?;
         if self.dry_run {
             eprintln!("would discard {}", output::count(rows.len(), "dead letter"));
@@ -442,6 +442,10 @@ impl Discard {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let discarded = store.dead_mark(&ids, DeadState::Discarded, self.note.as_deref(), now_ms).await?;
+        if common.json {
+            output::json_line(&json!({ "discarded": discarded }));
+            return Ok(());
+        }
         eprintln!(
             "discarded {}",
             output::count(usize::try_from(discarded).unwrap_or(usize::MAX), "dead letter")

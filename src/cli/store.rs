@@ -20,7 +20,11 @@ impl Command {
         match self {
             Command::Migrate => {
                 let (store, _) = services::migrate_store(&config).await?;
-                eprintln!("the store at `{}` is up to date", store.url());
+                if common.json {
+                    output::json_line(&json!({ "url": store.url().to_string(), "store_id": store.id() }));
+                } else {
+                    eprintln!("the store at `{}` is up to date", store.url());
+                }
                 store.close().await;
             }
             Command::Status => {

@@ -627,3 +627,29 @@ fn readable(value: &redis::Value) -> String {
         other => format!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn what_changes_something_answers_scripts_too() {
+    let app = App::new();
+    assert!(app.json(&["store", "migrate"]).await[0]["store_id"].is_string());
+    assert_eq!(app.json(&["config", "check"]).await[0]["fine"], true);
+    let shown = app.json(&["config", "show"]).await.remove(0);
+    assert_eq!(shown["broker"]["prefix"], app.prefix.as_str());
+    let added = [
+        "subscription",
+        "add",
+        "--tenant",
+        "acme",
+        "--url",
+        "https://a.example/x",
+        "--events",
+        "#",
+        "--no-wait",
+    ];
+    let id = app.json(&added).await[0]["id"].as_str().unwrap().to_owned();
+    let disabled = app.json(&["subscription", "disable", &id, "--no-wait"]).await.remove(0);
+    assert_eq!((disabled["id"].as_str(), disabled["enabled"].as_bool()), (Some(id.as_str()), Some(false)));
+    let removed = app.json(&["subscription", "remove", &id, "--yes", "--no-wait"]).await.remove(0);
+    assert_eq!(removed["status"], "removed");
+    assert_eq!(app.json(&["dead", "discard", "--all", "--yes"]).await[0]["discarded"], 0);
+}

@@ -66,9 +66,9 @@ impl Command {
             Command::Update(update) => update.run(common, &config, &store).await,
             Command::Test(test) => Box::pin(test.run(common, &config, &store)).await,
             Command::RotateSecret(rotate) => rotate.run(common, &config, &store).await,
-            Command::Remove(remove) => remove.run(&config, &store).await,
-            Command::Enable(switch) => switch.run(&config, &store, true).await,
-            Command::Disable(switch) => switch.run(&config, &store, false).await,
+            Command::Remove(remove) => remove.run(common, &config, &store).await,
+            Command::Enable(switch) => switch.run(common, &config, &store, true).await,
+            Command::Disable(switch) => switch.run(common, &config, &store, false).await,
             Command::Other(words) => Err(refuse(&words)),
         };
         store.close().await;

@@ -1,9 +1,10 @@
 //! `paperboy subscription remove`.
 
 use clap::Args;
+use serde_json::json;
 
 use super::{id, missing};
-use crate::cli::{Failure, output, services};
+use crate::cli::{Common, Failure, output, services};
 use crate::config::Config;
 use crate::store::Store;
 
@@ -24,7 +25,7 @@ pub(in crate::cli) struct Remove {
 }
 
 impl Remove {
-    pub(super) async fn run(self, config: &Config, store: &Store) -> Result<(), Failure> {
+    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
         let id = id(&self.id)?;
         let spec = store.subscription(&id).await?.ok_or_else(|| missing(&self.id))?;
         let url = output::printable(spec.request.url.as_deref().unwrap_or("-"));
@@ -36,6 +37,10 @@ impl Remove {
         output::confirm(&format!("remove {what}?"), self.yes)?;
         let counter = store.remove_subscription(&id).await?.ok_or_else(|| missing(&self.id))?;
         services::spread(config, store, counter, !self.no_wait).await?;
+        if common.json {
+            output::json_line(&json!({ "id": id.as_str(), "status": "removed" }));
+            return Ok(());
+        }
         eprintln!("removed {what}");
         Ok(())
     }
