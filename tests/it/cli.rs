@@ -132,6 +132,19 @@ async fn an_unreachable_broker_ends_a_start_after_the_wait() {
 }
 
 #[tokio::test]
+async fn a_port_that_never_answers_does_not_outlast_the_wait() {
+    let mut app = migrated().await;
+    // Accepted by the system, read by nobody.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    app.set("BROKER__URL", &format!("amqp://guest:guest@{}", silent.local_addr().unwrap()));
+    app.set("BROKER__START_WAIT_S", "1");
+    let started = Instant::now();
+    let (error, _) = one_error(&app, &["serve"], WORLD).await;
+    assert!(error.contains("cannot be reached: no answer within 2 s"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn an_occupied_port_ends_a_start_naming_the_key() {
     let app = migrated().await;
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -12,6 +12,8 @@ use tracing::{info, warn};
 /// A peer that says nothing for twice this is gone (AMQP 0-9-1 §4.2.7); the default of 60 s would take two minutes.
 const HEARTBEAT_S: u16 = 10;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// However short the wait, a broker gets this long to answer.
+const DIAL_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 
 /// Where to connect to, and what for.
 pub(super) struct Link {
@@ -73,12 +75,12 @@ impl Link {
         format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
     }
 
-    /// Dials once.
-    async fn dial(&self) -> Result<Connection, DialError> {
+    /// Dials once; somebody who listens there and says nothing is waited for at most `limit`.
+    async fn dial(&self, limit: Duration) -> Result<Connection, DialError> {
         let name = format!("paperboy {} {}", std::process::id(), self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let unreachable = |detail: String| DialError::Unreachable { place: self.place(), detail };
-        let dialled = timeout(DIAL_TIMEOUT, Connection::connect_uri(self.uri.clone(), properties)).await;
+        let dialled = timeout(limit, Connection::connect_uri(self.uri.clone(), properties)).await;
         match dialled {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(match super::reply_code(&error) {
@@ -90,7 +92,7 @@ impl Link {
                 },
                 _ => unreachable(error.to_string()),
             }),
-            Err(_) => Err(unreachable(format!("no answer within {} s", DIAL_TIMEOUT.as_secs()))),
+            Err(_) => Err(unreachable(format!("no answer within {} s", limit.as_secs_f32().ceil()))),
         }
     }
 
@@ -99,7 +101,8 @@ impl Link {
         let deadline = Instant::now() + wait;
         let mut pauses = Pauses::new();
         loop {
-            let error = match self.dial().await {
+            let left = deadline.saturating_duration_since(Instant::now()).max(DIAL_TIMEOUT_MIN);
+            let error = match self.dial(left.min(DIAL_TIMEOUT)).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
@@ -117,7 +120,7 @@ impl Link {
         let mut pauses = Pauses::new();
         loop {
             let dialled = tokio::select! {
-                dialled = self.dial() => dialled,
+                dialled = self.dial(DIAL_TIMEOUT) => dialled,
                 () = stop.cancelled() => return None,
             };
             match dialled {

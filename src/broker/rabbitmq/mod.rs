@@ -6,6 +6,7 @@
 
 mod acknowledger;
 mod codec;
+mod health;
 pub mod inspect;
 mod intake;
 mod link;
@@ -127,12 +128,12 @@ impl RabbitMq {
 
     /// Everything that is wrong with publishing, a missing queue included; changes as it happens.
     pub fn fault(&self) -> watch::Receiver<Option<String>> {
-        self.publisher.fault()
+        self.publisher.health().fault()
     }
 
     /// What keeps every publish from going out (no connection, an alarm): no use in taking meanwhile.
     pub fn held(&self) -> watch::Receiver<Option<String>> {
-        self.publisher.held()
+        self.publisher.health().held()
     }
 
     /// Waits for the confirms under way (at most five seconds) and closes the publishing connection.

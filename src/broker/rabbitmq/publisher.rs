@@ -8,14 +8,15 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation, Connection, Event};
-use tokio::sync::{mpsc, oneshot, watch};
+use lapin::{Channel, Confirmation, Connection};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::codec;
+use super::health::{self, Health};
 use super::link::{Link, Pauses};
 use super::returns::{Fate, Returns};
 use super::topology::Topology;
@@ -36,8 +37,7 @@ const STRAY_PAUSES_MS: [u64; 4] = [100, 1_000, 2_000, 5_000];
 /// Handle to the publishing task.
 pub(super) struct Publisher {
     requests: mpsc::Sender<Request>,
-    fault: watch::Receiver<Option<String>>,
-    held: watch::Receiver<Option<String>>,
+    health: Arc<Health>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -54,23 +54,15 @@ impl Publisher {
     /// Starts publishing over `connection`, dialling `link` again whenever it is gone.
     pub(super) fn start(link: Link, connection: Connection, topology: Topology, declare: bool) -> Publisher {
         let (requests, inbox) = mpsc::channel(WINDOW);
-        let (tell_fault, fault) = watch::channel(None);
-        let (tell_held, held) = watch::channel(None);
         let stop = CancellationToken::new();
-        let health =
-            Arc::new(Health { fault: tell_fault, held: tell_held, facts: std::sync::Mutex::default() });
-        let owner = Owner { link, topology, declare, inbox, health, stop: stop.clone() };
-        Publisher { requests, fault, held, stop, task: tokio::spawn(owner.run(connection)) }
+        let health = Arc::new(Health::new());
+        let owner = Owner { link, topology, declare, inbox, health: Arc::clone(&health), stop: stop.clone() };
+        Publisher { requests, health, stop, task: tokio::spawn(owner.run(connection)) }
     }
 
-    /// Everything that is wrong, a missing queue included.
-    pub(super) fn fault(&self) -> watch::Receiver<Option<String>> {
-        self.fault.clone()
-    }
-
-    /// What keeps every publish from going out: no connection, an alarm.
-    pub(super) fn held(&self) -> watch::Receiver<Option<String>> {
-        self.held.clone()
+    /// What is wrong with publishing.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
     }
 
     pub(super) async fn publish(&self, target: Target, message: Outgoing) -> Result<(), Unconfirmed> {
@@ -89,55 +81,6 @@ impl Publisher {
     }
 }
 
-/// What is known to be wrong, boiled down to one sentence for readiness.
-struct Health {
-    fault: watch::Sender<Option<String>>,
-    held: watch::Sender<Option<String>>,
-    facts: std::sync::Mutex<Facts>,
-}
-
-#[derive(Default)]
-struct Facts {
-    down: Option<String>,
-    blocked: Option<String>,
-    /// Targets whose messages came back, until one arrives there again.
-    unroutable: Vec<Target>,
-    unblocked_at: Option<Instant>,
-}
-
-impl Health {
-    fn update(&self, change: impl FnOnce(&mut Facts)) {
-        let mut facts = self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        change(&mut facts);
-        let held = facts.down.clone().or(facts.blocked.clone());
-        let missing = facts.unroutable.first().map(|target| {
-            format!("RabbitMQ returned a message for {target:?}: its queue is missing (`broker.declare = true` declares it)")
-        });
-        set(&self.fault, held.clone().or(missing));
-        set(&self.held, held);
-    }
-
-    fn is_unroutable(&self, target: Target) -> bool {
-        self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).unroutable.contains(&target)
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).blocked.is_some()
-    }
-
-    fn unblocked_at(&self) -> Option<Instant> {
-        self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).unblocked_at
-    }
-}
-
-fn set(watched: &watch::Sender<Option<String>>, value: Option<String>) {
-    watched.send_if_modified(|known| {
-        let changed = *known != value;
-        *known = value;
-        changed
-    });
-}
-
 struct Owner {
     link: Link,
     topology: Topology,
@@ -152,9 +95,10 @@ impl Owner {
         let mut connection = Some(first);
         let mut pauses = Pauses::new();
         while let Some(open) = connection.take() {
-            self.health.update(|facts| *facts = Facts::default());
+            self.health.connected();
             let lost = CancellationToken::new();
-            let watcher = tokio::spawn(watch(open.events_listener(), Arc::clone(&self.health), lost.clone()));
+            let watcher =
+                tokio::spawn(health::watch(open.events_listener(), Arc::clone(&self.health), lost.clone()));
             let began = Instant::now();
             let ended = self.serve(&open, &lost).await;
             watcher.abort();
@@ -163,7 +107,7 @@ impl Owner {
                 return;
             };
             warn!("the publishing connection is gone: {reason}");
-            self.health.update(|facts| facts.down = Some(format!("publishing connection: {reason}")));
+            self.health.disconnected(&reason);
             drop(open);
             pauses.wait(began.elapsed(), &self.stop).await;
             connection = self.link.redial(&self.stop).await;
@@ -235,32 +179,6 @@ async fn open_channel(connection: &Connection) -> lapin::Result<Channel> {
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok(channel)
-}
-
-/// Follows alarms and the end of a connection, apart from the loop that such an alarm holds up.
-async fn watch(
-    mut events: impl futures_util::Stream<Item = Event> + Unpin,
-    health: Arc<Health>,
-    lost: CancellationToken,
-) {
-    while let Some(event) = events.next().await {
-        match event {
-            Event::ConnectionBlocked(reason) => {
-                warn!("RabbitMQ blocks publishing: {reason}");
-                health.update(|facts| facts.blocked = Some(format!("RabbitMQ blocks publishing: {reason}")));
-            }
-            Event::ConnectionUnblocked => health.update(|facts| {
-                facts.blocked = None;
-                facts.unblocked_at = Some(Instant::now());
-            }),
-            Event::Error(error) => {
-                warn!("connection error: {error}");
-                break;
-            }
-            _ => {}
-        }
-    }
-    lost.cancel();
 }
 
 /// Waits until then; for ever where there is nothing to wait for.
@@ -398,12 +316,11 @@ impl Line {
         metrics::counter!("paperboy_returned_total").increment(1);
         let target = request.target;
         // Once per trouble, not once per try.
-        if !health.is_unroutable(target) {
+        if health.came_back(target) {
             error!(
                 target_queue = ?target,
                 "RabbitMQ returned a message: its queue or binding is missing; the source stays unacknowledged"
             );
-            health.update(|facts| facts.unroutable.push(target));
         }
         self.wants_mending = true;
         let pause_ms = STRAY_PAUSES_MS[request.returns.min(STRAY_PAUSES_MS.len() - 1)];
@@ -439,9 +356,7 @@ impl Line {
 }
 
 fn arrived(request: Request, health: &Health) {
-    if health.is_unroutable(request.target) {
-        health.update(|facts| facts.unroutable.retain(|target| *target != request.target));
-    }
+    health.arrived(request.target);
     // The asker may have gone; the message is where it belongs all the same.
     let _ = request.reply.send(Ok(()));
 }

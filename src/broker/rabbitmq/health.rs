@@ -1,0 +1,129 @@
+//! What is known to be wrong with publishing, boiled down to one sentence for readiness.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::{Stream, StreamExt};
+use lapin::Event;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::broker::Target;
+
+/// The facts, and who is told of them.
+pub(super) struct Health {
+    fault: watch::Sender<Option<String>>,
+    held: watch::Sender<Option<String>>,
+    facts: Mutex<Facts>,
+}
+
+#[derive(Default)]
+struct Facts {
+    down: Option<String>,
+    blocked: Option<String>,
+    /// Targets whose messages came back, until one arrives there again.
+    unroutable: Vec<Target>,
+    unblocked_at: Option<Instant>,
+}
+
+impl Health {
+    pub(super) fn new() -> Health {
+        let (fault, held) = (watch::channel(None).0, watch::channel(None).0);
+        Health { fault, held, facts: Mutex::default() }
+    }
+
+    /// Everything that is wrong, a missing queue included.
+    pub(super) fn fault(&self) -> watch::Receiver<Option<String>> {
+        self.fault.subscribe()
+    }
+
+    /// What keeps every publish from going out: no connection, an alarm.
+    pub(super) fn held(&self) -> watch::Receiver<Option<String>> {
+        self.held.subscribe()
+    }
+
+    /// A connection is there, and nothing is known of it yet.
+    pub(super) fn connected(&self) {
+        self.update(|facts| *facts = Facts::default());
+    }
+
+    pub(super) fn disconnected(&self, reason: &str) {
+        self.update(|facts| facts.down = Some(format!("publishing connection: {reason}")));
+    }
+
+    /// A message for this target came back; true if that is news.
+    pub(super) fn came_back(&self, target: Target) -> bool {
+        let is_news = !self.facts().unroutable.contains(&target);
+        if is_news {
+            self.update(|facts| facts.unroutable.push(target));
+        }
+        is_news
+    }
+
+    /// A message for this target arrived.
+    pub(super) fn arrived(&self, target: Target) {
+        // Asked first: this is every publish, and news hardly ever.
+        if self.facts().unroutable.contains(&target) {
+            self.update(|facts| facts.unroutable.retain(|other| *other != target));
+        }
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.facts().blocked.is_some()
+    }
+
+    /// When the last alarm ended: what was under way then could not be confirmed before.
+    pub(super) fn unblocked_at(&self) -> Option<Instant> {
+        self.facts().unblocked_at
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Facts)) {
+        let mut facts = self.facts();
+        change(&mut facts);
+        let held = facts.down.clone().or(facts.blocked.clone());
+        let missing = facts.unroutable.first().map(|target| {
+            format!("RabbitMQ returned a message for {target:?}: its queue is missing (`broker.declare = true` declares it)")
+        });
+        set(&self.fault, held.clone().or(missing));
+        set(&self.held, held);
+    }
+}
+
+fn set(watched: &watch::Sender<Option<String>>, value: Option<String>) {
+    watched.send_if_modified(|known| {
+        let changed = *known != value;
+        *known = value;
+        changed
+    });
+}
+
+/// Follows alarms and the end of a connection, apart from the loop that such an alarm holds up.
+pub(super) async fn watch(
+    mut events: impl Stream<Item = Event> + Unpin,
+    health: Arc<Health>,
+    lost: CancellationToken,
+) {
+    while let Some(event) = events.next().await {
+        match event {
+            Event::ConnectionBlocked(reason) => {
+                warn!("RabbitMQ blocks publishing: {reason}");
+                health.update(|facts| facts.blocked = Some(format!("RabbitMQ blocks publishing: {reason}")));
+            }
+            Event::ConnectionUnblocked => health.update(|facts| {
+                facts.blocked = None;
+                facts.unblocked_at = Some(Instant::now());
+            }),
+            Event::Error(error) => {
+                warn!("connection error: {error}");
+                break;
+            }
+            _ => {}
+        }
+    }
+    lost.cancel();
+}
