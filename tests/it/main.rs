@@ -18,6 +18,7 @@ mod fairness;
 mod faults;
 mod ops;
 mod postgres;
+mod scale;
 mod store_and_cache;
 mod store_contract;
 mod subscriptions;
