@@ -16,7 +16,8 @@ use super::{Common, Failure, log, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::Queue;
 use crate::broker::rabbitmq::{Intake, RabbitMq};
-use crate::cache::directory::{CachedDirectory, Freshness};
+use crate::cache::Freshness;
+use crate::cache::directory::CachedDirectory;
 use crate::cache::redis::Redis;
 use crate::config::{self, Config, Role};
 use crate::http::Sender;
@@ -106,7 +107,7 @@ impl Process {
             })?),
             None => None,
         };
-        let (store, key) = match role {
+        let store = match role {
             Role::All | Role::Api => services::migrate_store(config).await?,
             Role::Worker => services::open_store(config).await?,
         };
@@ -116,7 +117,7 @@ impl Process {
             refresh: config.cache.refresh(),
             max_stale: Duration::from_secs(config.cache.max_stale_s.into()),
         };
-        let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), key, freshness));
+        let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), freshness));
         let sender = Arc::new(services::sender(config)?);
         let metrics = PrometheusBuilder::new()
             .install_recorder()
@@ -188,7 +189,8 @@ impl Process {
         let mut farewell = None;
         if let Some(redis) = self.redis {
             let balance = delivers.then_some(balance);
-            let pulse = Pulse::new(redis, self.role, drains, readiness.clone(), balance, stop.clone())?;
+            let pulse = Pulse::new(redis, self.role, drains, readiness.clone(), balance, stop.clone())?
+                .holding(self.store.keys().check_values());
             farewell = Some(pulse.farewell());
             let until = background.clone();
             tasks.spawn(async move {
