@@ -181,10 +181,32 @@ impl PrivateRedis {
 
     /// One command; the answer is not looked at.
     pub(crate) async fn command(&self, words: &[&str]) {
+        let _: redis::Value = self.ask(words).await;
+    }
+
+    /// One command and its answer.
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
-        let _: redis::Value = command.query_async(&mut connection).await.unwrap();
+        command.query_async(&mut connection).await.unwrap()
+    }
+
+    /// The tenants that are cached under a prefix, each with its sealed record.
+    pub(crate) async fn sealed_records(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        let mut records = Vec::new();
+        for key in self.ask::<Vec<String>>(&["KEYS", &format!("{prefix}:tenant:*")]).await {
+            let sealed = self.ask(&["HGET", &key, "sealed"]).await;
+            records.push((key, sealed));
+        }
+        records
+    }
+
+    /// How often a command was called since the start, such as `hmget`.
+    pub(crate) async fn calls(&self, command: &str) -> u64 {
+        let stats: String = self.ask(&["INFO", "commandstats"]).await;
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
     }
 }
