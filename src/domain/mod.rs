@@ -24,3 +24,4 @@ pub mod spec;
 pub mod statuses;
 pub mod subscription;
 pub mod template;
+pub mod veil;

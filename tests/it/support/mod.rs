@@ -7,6 +7,7 @@ pub(crate) mod failure;
 pub(crate) mod ledger;
 pub(crate) mod receiver;
 pub(crate) mod services;
+pub(crate) mod traces;
 pub(crate) mod vector;
 
 use std::time::{Duration, Instant};

@@ -22,6 +22,7 @@ use crate::domain::name::NameFault;
 use crate::domain::secret::MASK;
 use crate::domain::signature::Scheme;
 use crate::domain::subscription::{DisabledBy, Subscription};
+use crate::domain::veil::Veil;
 
 const NAME_BYTES_MAX: usize = 200;
 const PATTERNS_MAX: usize = 100;
@@ -70,6 +71,7 @@ impl SubscriptionSpec {
             interactive: Vec::new(),
             scope: self.scope.clone().into_iter().collect(),
             request,
+            veil: Veil::new(&self.secrets(), &auth),
             auth,
             signatures: signatures.into_iter().map(|(_, scheme)| scheme).collect(),
             success,
