@@ -287,7 +287,10 @@ mod tests {
             for _ in 0..1000 {
                 let by_name = directory.known("acme");
                 let awaited = directory.lookup(&tenant).now_or_never();
-                found += usize::from(matches!((by_name, awaited), (Some(Lookup::Found(_)), Some(Lookup::Found(_)))));
+                found += usize::from(matches!(
+                    (by_name, awaited),
+                    (Some(Lookup::Found(_)), Some(Lookup::Found(_)))
+                ));
             }
         });
         assert_eq!((found, used.count_total), (1000, 0));

@@ -22,10 +22,19 @@ pub(super) struct Follower<'a> {
     redis_seen: u64,
     /// The store's counter at its last answer; only the store raises it.
     store_seen: u64,
+    /// Whether Redis answered the last time.
+    redis_answers: bool,
     /// Whether Redis has ever been reached and is ours, or there is none.
     has_met: bool,
     /// What only a comparison with the store can tell, and clear.
     is_older: bool,
+}
+
+/// When the store was asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    AfterRedis,
+    Unknown,
 }
 
 impl<'a> Follower<'a> {
@@ -34,6 +43,8 @@ impl<'a> Follower<'a> {
             directory,
             redis_seen: 0,
             store_seen: 0,
+            // So that the first round compares both.
+            redis_answers: true,
             has_met: directory.redis.is_none(),
             is_older: false,
         }
@@ -58,33 +69,32 @@ impl<'a> Follower<'a> {
 
     /// Asks both once; what keeps this process from working, if anything.
     async fn round(&mut self) -> Option<String> {
-        let (mut posted, mut no_redis) = (None, String::from("no `redis.url`"));
-        if let Some(redis) = &self.directory.redis {
-            match redis.posted_since(self.redis_seen).await {
-                Ok(answer) => posted = Some(answer),
-                Err(error) => no_redis = error.to_string(),
+        let (posted, changes) = match self.redis_answers {
+            true => {
+                let posted = self.posted().await;
+                // Read after Redis, a store can be ahead of it, never behind: unless it is an old copy.
+                let changes = self.changes(posted.as_ref().ok()).await;
+                (posted, changes.map(|changes| (changes, Order::AfterRedis)))
             }
-        }
-        if let Some(posted) = &posted
-            && posted.owner.as_deref() == Some(&self.ours())
-        {
-            // At once: the store may take its time.
-            self.directory.memory.raise_floors(&posted.tenants);
-        }
-        // Read after Redis, a store can be ahead of it, never behind: unless it is an old copy.
-        let (changes, no_store) = match self.changes(posted.as_ref()).await {
-            Ok(changes) => (Some(changes), String::new()),
-            Err(error) => (None, error),
+            // Who may not answer again delays the other by nothing.
+            false => {
+                let (posted, changes) = tokio::join!(self.posted(), self.changes(None));
+                (posted, changes.map(|changes| (changes, Order::Unknown)))
+            }
         };
-        if let Some(changes) = &changes {
-            self.directory.memory.raise_floors(&changes.tenants);
+        self.redis_answers = posted.is_ok();
+        if let Ok((changes, _)) = &changes {
             self.store_seen = changes.counter;
         }
-        if posted.is_none() && changes.is_none() {
+        let no_redis = posted.as_ref().err().cloned().unwrap_or_default();
+        if let (Err(no_redis), Err(no_store)) = (&posted, &changes) {
             return self.silence(&format!("Redis: {no_redis}; store: {no_store}"));
         }
         self.directory.contact.made();
-        if let (Some(redis), Some(posted)) = (&self.directory.redis, posted)
+        // A store that was not asked after Redis says nothing of what Redis lacks: the next round does.
+        let changes =
+            changes.ok().filter(|(_, order)| *order == Order::AfterRedis).map(|(changes, _)| changes);
+        if let (Some(redis), Ok(posted)) = (&self.directory.redis, posted)
             && let Err(difference) = self.hear(redis, posted, changes).await
         {
             return Some(difference);
@@ -106,7 +116,17 @@ impl<'a> Follower<'a> {
         None
     }
 
-    /// What the store has to say since it was last asked, and since Redis was last told.
+    /// What Redis has to say since it was last asked; used at once if it is ours.
+    async fn posted(&self) -> Result<Posted, String> {
+        let Some(redis) = &self.directory.redis else { return Err("no `redis.url`".to_owned()) };
+        let posted = redis.posted_since(self.redis_seen).await.map_err(|error| error.to_string())?;
+        if posted.owner.as_deref() == Some(&self.ours()) {
+            self.directory.memory.raise_floors(&posted.tenants);
+        }
+        Ok(posted)
+    }
+
+    /// What the store has to say since it was last asked, and since Redis was last told; used at once.
     async fn changes(&self, posted: Option<&Posted>) -> Result<Changes, String> {
         let since = match posted {
             Some(posted) => self.store_seen.min(posted.counter.unwrap_or(0)),
@@ -115,7 +135,10 @@ impl<'a> Follower<'a> {
         // With Redis there, a store that is away delays nothing.
         let patience = if posted.is_some() { self.pause().min(STORE_TIMEOUT) } else { STORE_TIMEOUT };
         match timeout(patience, self.directory.store.changes_since(since)).await {
-            Ok(Ok(changes)) => Ok(changes),
+            Ok(Ok(changes)) => {
+                self.directory.memory.raise_floors(&changes.tenants);
+                Ok(changes)
+            }
             Ok(Err(error)) => Err(format!("{error:#}")),
             Err(_) => Err("no answer".to_owned()),
         }
@@ -161,7 +184,9 @@ impl<'a> Follower<'a> {
         let owner = match owner {
             Some(owner) => owner,
             // An empty store must not claim a Redis: it may be an accident.
-            None if changes.is_none_or(|changes| changes.counter == 0) || !self.holds_subscription().await => {
+            None if changes.is_none_or(|changes| changes.counter == 0)
+                || !self.holds_subscription().await =>
+            {
                 return Ok(false);
             }
             // A Redis that cannot be written to belongs to nobody else either.

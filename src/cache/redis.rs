@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, Client, RedisError, Script};
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncCommands, Client, IntoConnectionInfo as _, RedisError, Script};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -22,6 +23,9 @@ use crate::domain::name::Tenant;
 
 /// A lookup must not wait for a Redis that hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// A host that is gone takes nothing in; without this limit its connection would be waited on for a quarter of an
+/// hour.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
 /// Records nobody asks for do not stay for ever.
 const RECORD_LIFE_S: u64 = 86_400;
 
@@ -52,7 +56,8 @@ impl Redis {
     /// # Errors
     /// A `url` that cannot be read.
     pub fn new(url: &str, prefix: &str) -> Result<Redis, RedisError> {
-        let client = Client::open(url)?;
+        let settings = TcpSettings::default().set_nodelay(true).set_user_timeout(UNACKNOWLEDGED_MAX);
+        let client = Client::open(url.into_connection_info()?.set_tcp_settings(settings))?;
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(100))
@@ -108,7 +113,7 @@ impl Redis {
     /// here: whoever follows the changes finds out when it does again.
     pub async fn read(&self, tenant: &Tenant) -> Result<Option<(u64, Vec<u8>)>, RedisError> {
         if !self.reading.is_well() {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, "it did not answer a moment ago").into());
+            return Err(failed_just_now());
         }
         let mut connection = self.connection.clone();
         let record = connection.hmget(self.record(tenant.as_str()), &["version", "sealed"]);
@@ -116,8 +121,12 @@ impl Redis {
         Ok(version.zip(sealed))
     }
 
-    /// Keeps a tenant's sealed records unless a newer version is there.
+    /// Keeps a tenant's sealed records unless a newer version is there. As with [`Redis::read`], nobody waits for
+    /// a Redis that has just failed; the heartbeat finds out when it can be written to again.
     pub async fn write(&self, tenant: &Tenant, version: u64, sealed: &[u8]) -> Result<(), RedisError> {
+        if !self.reading.is_well() || !self.writing.is_well() {
+            return Err(failed_just_now());
+        }
         const NEWER_ONLY: &str = r"
             local known = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
             if known > tonumber(ARGV[1]) then return 0 end
@@ -157,17 +166,15 @@ impl Redis {
     /// Whose Redis this is, the change counter and the tenants changed after `version`.
     pub async fn posted_since(&self, version: u64) -> Result<Posted, RedisError> {
         let mut connection = self.connection.clone();
-        let mut pipe = redis::pipe();
-        pipe.atomic()
-            .get(self.key("store"))
-            .get(self.key("changes"))
-            .cmd("ZRANGEBYSCORE")
-            .arg(self.key("versions"))
-            .arg(format!("({version}"))
-            .arg("+inf")
-            .arg("WITHSCORES");
-        let (owner, counter, tenants) = ask(&self.reading, pipe.query_async(&mut connection)).await?;
-        Ok(Posted { owner, counter, tenants })
+        // One after the other, never as a transaction: the client cannot cope with one that is refused whole. What
+        // is posted in between is then among the tenants and not yet in the counter: asked for again.
+        let posted = async {
+            let (owner, counter) = connection.mget(&[self.key("store"), self.key("changes")]).await?;
+            let after = format!("({version}");
+            let tenants = connection.zrangebyscore_withscores(self.key("versions"), after, "+inf").await?;
+            Ok(Posted { owner, counter, tenants })
+        };
+        ask(&self.reading, posted).await
     }
 
     /// The change counter as posted; none: nothing is known here.
@@ -182,26 +189,22 @@ impl Redis {
 
     /// Keeps what a process says of itself for `life`.
     pub async fn tell_process(&self, id: &str, text: &str, life: Duration) -> Result<(), RedisError> {
-        redis::pipe()
-            .atomic()
-            .set_ex(self.process(id), text, life.as_secs())
-            .ignore()
-            .sadd(self.key("processes"), id)
-            .ignore()
-            .query_async(&mut self.connection.clone())
-            .await
+        let mut connection = self.connection.clone();
+        let told = async {
+            let _: () = connection.set_ex(self.process(id), text, life.as_secs()).await?;
+            connection.sadd(self.key("processes"), id).await
+        };
+        ask(&self.writing, told).await
     }
 
     /// Forgets a process that ended.
     pub async fn forget_process(&self, id: &str) -> Result<(), RedisError> {
-        redis::pipe()
-            .atomic()
-            .del(self.process(id))
-            .ignore()
-            .srem(self.key("processes"), id)
-            .ignore()
-            .query_async(&mut self.connection.clone())
-            .await
+        let mut connection = self.connection.clone();
+        let forgotten = async {
+            let _: () = connection.del(self.process(id)).await?;
+            connection.srem(self.key("processes"), id).await
+        };
+        ask(&self.writing, forgotten).await
     }
 
     /// What each living process last said; ids of those that are gone are forgotten.
@@ -283,6 +286,10 @@ impl Redis {
             sleep(Duration::from_secs(1)).await;
         }
     }
+}
+
+fn failed_just_now() -> RedisError {
+    io::Error::new(io::ErrorKind::NotConnected, "it failed a moment ago").into()
 }
 
 /// Waits for an answer no longer than a lookup can, reconnecting included, and takes notice of how Redis is.

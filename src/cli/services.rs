@@ -146,7 +146,9 @@ pub(super) async fn spread(config: &Config, store: &Store, counter: u64, wait: b
                 store.url()
             ),
             Err(error) => {
-                eprintln!("warning: Redis was not told ({error:#}); running processes hear it from the store");
+                eprintln!(
+                    "warning: Redis was not told ({error:#}); running processes hear it from the store"
+                );
             }
         }
     }

@@ -311,9 +311,9 @@ fn one_key(text: &str) -> Result<SecretsKey, String> {
     match text.strip_prefix("file:") {
         Some("") => Err("names no file".to_owned()),
         Some(path) => Ok(SecretsKey::File(PathBuf::from(path))),
-        None => {
-            SealKey::from_base64(text).map(SecretsKey::Inline).map_err(|reason| format!("cannot be used: {reason}"))
-        }
+        None => SealKey::from_base64(text)
+            .map(SecretsKey::Inline)
+            .map_err(|reason| format!("cannot be used: {reason}")),
     }
 }
 

@@ -23,7 +23,8 @@ impl Veil {
     /// Hides these secrets, and what `auth` sends.
     pub fn new(secrets: &[Secret], auth: &Auth) -> Veil {
         let sent = auth.as_header().map(|(_, value)| value.clone());
-        let credentials = sent.as_ref().and_then(|value| value.expose().split_once(' ')).map(|(_, rest)| rest);
+        let credentials =
+            sent.as_ref().and_then(|value| value.expose().split_once(' ')).map(|(_, rest)| rest);
         let basic = credentials.and_then(|text| BASE64.decode(text.as_bytes()).ok()).map(Zeroizing::new);
         let pair = basic.as_ref().and_then(|pair| std::str::from_utf8(pair).ok()?.split_once(':'));
         let given = secrets.iter().chain(&sent).map(Secret::expose);

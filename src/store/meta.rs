@@ -49,7 +49,8 @@ pub(super) async fn hold_key(write: &mut impl Session, sealing: &Sealing) -> Res
     if sealing.follow(&check) {
         return Ok(());
     }
-    let fault = format!("secrets are sealed with another key now (check value {check}), which is not set here");
+    let fault =
+        format!("secrets are sealed with another key now (check value {check}), which is not set here");
     Err(sqlx::Error::Configuration(fault.into()))
 }
 

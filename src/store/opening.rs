@@ -11,8 +11,8 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 use super::meta::{self, Meta};
 use super::pool::{Pool, Session};
-use super::url::StoreUrl;
 use super::sealing::Sealing;
+use super::url::StoreUrl;
 use super::{Inner, Store, postgres, sqlite};
 use crate::domain::keyring::Keyring;
 

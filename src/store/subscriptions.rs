@@ -123,6 +123,18 @@ impl Store {
         Ok(Some(Versioned { spec: self.unseal(row)?, version }))
     }
 
+    /// One subscription with its secrets masked; needs no key.
+    pub async fn shown_subscription(&self, id: &SubscriptionId) -> anyhow::Result<Option<SubscriptionSpec>> {
+        let failed = || format!("could not read subscription `{id}` from the store");
+        let document = async {
+            let mut connection = self.inner.pool.acquire().await?;
+            let query = connection.query("SELECT document FROM subscriptions WHERE id = $1");
+            query.bind(id.as_str()).fetch_optional_value::<String>().await
+        };
+        let document = document.await.with_context(failed)?;
+        document.map(|document| serde_json::from_str(&document).with_context(failed)).transpose()
+    }
+
     /// A page of subscriptions in the order of their ids, secrets masked; needs no key.
     pub async fn list_subscriptions(&self, filter: &ListFilter) -> anyhow::Result<Vec<SubscriptionSpec>> {
         let documents =

@@ -43,7 +43,10 @@ fn canaries() -> Canaries {
     let signing = data_encoding::BASE64.encode(text("signing-key").as_bytes());
     Canaries(vec![
         ("signing secret", signing.clone()),
-        ("key of the signing secret", String::from_utf8(data_encoding::BASE64.decode(signing.as_bytes()).unwrap()).unwrap()),
+        (
+            "key of the signing secret",
+            String::from_utf8(data_encoding::BASE64.decode(signing.as_bytes()).unwrap()).unwrap(),
+        ),
         ("hmac secret", format!("{} \"quoted\\& é", text("hmac"))),
         ("header value", format!("{} \"{{%20}}&+/", text("header"))),
         ("bearer token", text("token")),
@@ -54,15 +57,24 @@ fn canaries() -> Canaries {
         ("redis password", text("redis")),
         ("postgres password", text("postgres")),
         ("api key", text("api")),
-        ("secrets key", data_encoding::BASE64.encode(text("seal-key-of-32-bytes-").as_bytes()[..32].as_ref())),
-        ("old secrets key", data_encoding::BASE64.encode(text("seal-key-before-that-").as_bytes()[..32].as_ref())),
+        (
+            "secrets key",
+            data_encoding::BASE64.encode(text("seal-key-of-32-bytes-").as_bytes()[..32].as_ref()),
+        ),
+        (
+            "old secrets key",
+            data_encoding::BASE64.encode(text("seal-key-before-that-").as_bytes()[..32].as_ref()),
+        ),
         ("refused value", text("refused")),
     ])
 }
 
 /// May be shown to whoever may ask for it, but stand in no log.
 fn discreet() -> Canaries {
-    Canaries(vec![("query", format!("canaryquery{}", unique())), ("payload", format!("canarypayload{}", unique()))])
+    Canaries(vec![
+        ("query", format!("canaryquery{}", unique())),
+        ("payload", format!("canarypayload{}", unique())),
+    ])
 }
 
 fn documents(canaries: &Canaries, query: &str, receiver: &Receiver) -> Vec<Value> {
@@ -123,7 +135,8 @@ async fn said(app: &App, arguments: &[&str], input: &str) -> Vec<u8> {
 /// Documents that are refused, each with a canary in the place that is wrong.
 fn refusals(canary: &str) -> Vec<String> {
     let with = |changes: Value| {
-        let mut document = json!({ "tenant": "acme", "events": ["#"], "request": { "url": "https://h.example/x" } });
+        let mut document =
+            json!({ "tenant": "acme", "events": ["#"], "request": { "url": "https://h.example/x" } });
         for (key, value) in changes.as_object().unwrap() {
             document[key] = value.clone();
         }
@@ -141,7 +154,9 @@ fn refusals(canary: &str) -> Vec<String> {
         with(json!({ "signatures": [{ "scheme": "hmac", "header": "X-S", "secrets": [{ "a": canary }] }] })),
         with(json!({ "request": { "url": format!("https://a:{canary}@h.example:99999/") } })),
         with(json!({ "request": { "url": format!("ftp://a:{canary}@h.example/") } })),
-        with(json!({ "request": { "url": "https://h.example/", "headers": { "X-Key": format!("a\r\n{canary}") } } })),
+        with(
+            json!({ "request": { "url": "https://h.example/", "headers": { "X-Key": format!("a\r\n{canary}") } } }),
+        ),
         with(json!({ "request": { "url": "https://h.example/", "headers": { "X-Key": { "a": canary } } } })),
         format!("{{\"tenant\": \"acme\", \"auth\": {{\"token\": \"{canary}\""),
         format!("{{\"tenant\": \"acme\", \"auth\": {{\"token\": \"{canary}\"}}}} {canary}"),
@@ -149,7 +164,11 @@ fn refusals(canary: &str) -> Vec<String> {
 }
 
 /// The whole play over one store; `everything_kept` is read after the end.
-async fn play(mut app: App, canaries: Canaries, everything_kept: impl AsyncFn(&App) -> Vec<(String, Vec<u8>)>) {
+async fn play(
+    mut app: App,
+    canaries: Canaries,
+    everything_kept: impl AsyncFn(&App) -> Vec<(String, Vec<u8>)>,
+) {
     let redis = PrivateRedis::start_with_password(canaries.text("redis password")).await;
     let user = format!("u{}", unique());
     let password = canaries.text("broker password");
@@ -220,7 +239,18 @@ async fn play(mut app: App, canaries: Canaries, everything_kept: impl AsyncFn(&A
         &["subscription", "test", &made[2].id, "--json"],
         &["subscription", "test", &made[4].id],
         &["subscription", "update", &made[0].id, "--name", "changed", "--json"],
-        &["subscription", "add", "--tenant", "acme", "--events", "#", "--url", "https://h.example", "--secret", canaries.text("refused value")],
+        &[
+            "subscription",
+            "add",
+            "--tenant",
+            "acme",
+            "--events",
+            "#",
+            "--url",
+            "https://h.example",
+            "--secret",
+            canaries.text("refused value"),
+        ],
         &["subscription", "disable", &made[0].id],
         &["dead", "list"],
         &["dead", "list", "--json"],
@@ -334,7 +364,8 @@ async fn no_secret_is_to_be_found_anywhere_in_postgres() {
     app.set("STORE__URL", &url);
     play(app, canaries, async |app| {
         let mut connection = PgConnection::connect(app.setting("STORE__URL")).await.unwrap();
-        let tables = connection.fetch_all("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").await;
+        let tables =
+            connection.fetch_all("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").await;
         let mut kept = app.files();
         for table in tables.unwrap() {
             let name: String = table.get(0);

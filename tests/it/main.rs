@@ -18,6 +18,7 @@ mod door;
 mod faults;
 mod ops;
 mod postgres;
+mod redis_faults;
 mod rotate_key;
 mod store_and_cache;
 mod store_contract;

@@ -59,7 +59,8 @@ async fn runbook(mut app: App) {
     let made = app.subscribe(subscription("late", &receiver.url("/late"))).await;
     ledger.subscription("/late", &made.secret);
     (0..30).for_each(|n| ledger.expect(&format!("late_{n}"), "/late"));
-    amqp.publish_all((0..30).map(|n| (String::from("a.b"), event(&format!("late_{n}"), "late", "a.b")))).await;
+    amqp.publish_all((0..30).map(|n| (String::from("a.b"), event(&format!("late_{n}"), "late", "a.b"))))
+        .await;
     for serve in first {
         serve.stop().await;
     }
@@ -70,7 +71,8 @@ async fn runbook(mut app: App) {
     assert_eq!((&rotated_now["records"], &rotated_now["broken"]), (&json!(13), &json!([])), "{rotated_now}");
     assert_eq!(rotated(&app).await["records"], 0, "once more changes nothing");
     assert_eq!(
-        app.json(&["store", "status"]).await[0]["key_check"], rotated_now["key_check"],
+        app.json(&["store", "status"]).await[0]["key_check"],
+        rotated_now["key_check"],
         "the store names the new key"
     );
     for serve in &second {

@@ -730,7 +730,10 @@ async fn a_changed_key_is_used_by_processes_that_were_running(home: Home) {
         for n in 0..20 {
             other.add_subscriptions(vec![spec("beta", &format!("new_{n}"))]).await.unwrap();
             other.keep_dead(&[letter(&format!("new_{n}"))]).await.unwrap();
-            other.set_enabled(&id(&format!("sub_{n}")), false, DisabledBy::Person, "2026-11-22T10:00:00Z").await.unwrap();
+            other
+                .set_enabled(&id(&format!("sub_{n}")), false, DisabledBy::Person, "2026-11-22T10:00:00Z")
+                .await
+                .unwrap();
         }
     };
     let mut done = Vec::new();
@@ -768,7 +771,10 @@ async fn sealing_anew_that_was_cut_off_goes_on_where_it_ended(home: Home) {
     assert_eq!(again.seal_anew(|_| ()).await.unwrap().records, left);
     assert_eq!(again.seal_anew(|_| ()).await.unwrap().records, 0);
     let new = Store::open(&home.url, &new_key()).await.unwrap();
-    assert_eq!(new.tenant(&tenant("acme")).await.unwrap().specs.into_iter().filter(Result::is_ok).count(), 300);
+    assert_eq!(
+        new.tenant(&tenant("acme")).await.unwrap().specs.into_iter().filter(Result::is_ok).count(),
+        300
+    );
 }
 
 async fn a_record_that_no_key_opens_is_left_and_named(home: Home) {

@@ -77,10 +77,8 @@ const NOBODY_KNOWS: &str =
 /// No process is left behind: one without the new key would take nothing more.
 async fn all_hold(redis: &Redis, newest: &str) -> Result<(), Failure> {
     let heard = heartbeat::heard(redis).await.map_err(|error| {
-        Failure::world(format!(
-            "Redis cannot be asked whether every process holds the new key: {error}"
-        ))
-        .hint("bring Redis back and run this again")
+        Failure::world(format!("Redis cannot be asked whether every process holds the new key: {error}"))
+            .hint("bring Redis back and run this again")
     })?;
     let without = heard.iter().filter(|process| !process.keys.iter().any(|key| key == newest));
     let problems: Vec<Problem> = without

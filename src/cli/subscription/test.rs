@@ -174,11 +174,7 @@ struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn new(
-        subscription: &Subscription,
-        request: &'a Request,
-        answer: &'a Answer,
-    ) -> Shown<'a> {
+    fn new(subscription: &Subscription, request: &'a Request, answer: &'a Answer) -> Shown<'a> {
         let hidden: Vec<&str> = subscription.constant_headers().map(|(name, _)| name).collect();
         let headers = request.headers.iter().map(|(name, value)| {
             (name.as_str(), if hidden.contains(&name.as_str()) { MASK } else { value.as_str() })

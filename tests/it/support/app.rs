@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -151,6 +151,13 @@ impl App {
         drop(stdin);
         let ended = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output());
         ended.await.expect("the command hangs").unwrap()
+    }
+
+    /// Does to the SQLite file what no command does.
+    pub(crate) async fn sql(&self, statement: &str) {
+        let url = format!("sqlite://{}", self.path("paperboy.db").display());
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        connection.execute(sqlx::AssertSqlSafe(statement.to_owned())).await.unwrap();
     }
 
     /// Every file the app has written, by its path.

@@ -172,8 +172,29 @@ impl PrivateRedis {
         format!("redis://{login}127.0.0.1:{}/{index}", self.port)
     }
 
-    pub(crate) fn pid(&self) -> String {
-        self.child.as_ref().and_then(Child::id).expect("still running").to_string()
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Such as `-STOP`.
+    pub(crate) async fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().and_then(Child::id).expect("still running").to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    }
+
+    /// Ends it and starts it anew, empty.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.resume().await;
+    }
+
+    /// Writes bytes into a field of a hash.
+    pub(crate) async fn set_field(&self, key: &str, field: &str, value: &[u8]) {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut command = redis::cmd("HSET");
+        command.arg(key).arg(field).arg(value);
+        let _: u64 = command.query_async(&mut connection).await.unwrap();
     }
 
     /// Ends it; what it knew is gone.
