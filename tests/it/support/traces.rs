@@ -31,7 +31,7 @@ fn json(text: &str) -> Vec<u8> {
 }
 
 fn unquoted(text: &str) -> Vec<u8> {
-    text[1..text.len() - 1].as_bytes().to_vec()
+    text.as_bytes()[1..text.len() - 1].to_vec()
 }
 
 fn percent(bytes: &[u8]) -> String {
