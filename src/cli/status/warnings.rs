@@ -139,6 +139,7 @@ mod tests {
                 faults: Vec::new(),
                 keys: Vec::new(),
                 balance: Some(Counts::default()),
+                slow: Vec::new(),
             }]),
             store: Kept::Missing,
             drains: true,
