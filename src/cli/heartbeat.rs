@@ -43,6 +43,9 @@ pub(super) struct Heartbeat {
     pub(super) drains: bool,
     /// What keeps it from its work; empty when it is ready.
     pub(super) faults: Vec<String>,
+    /// The check values of the secrets keys it holds; none said by an older version.
+    #[serde(default)]
+    pub(super) keys: Vec<String>,
     /// None in a process that delivers nothing.
     pub(super) balance: Option<Counts>,
     /// The slow endpoints that hold most of its places.
@@ -159,10 +162,17 @@ impl Pulse {
             at_ms: now_ms,
             drains,
             faults: Vec::new(),
+            keys: Vec::new(),
             balance: None,
             slow: Vec::new(),
         };
         Ok(Pulse { redis, card, readiness, delivers, stop })
+    }
+
+    /// The same, saying which secrets keys the process holds.
+    pub(super) fn holding(mut self, key_checks: Vec<String>) -> Pulse {
+        self.card.keys = key_checks;
+        self
     }
 
     /// Takes the process off the board: it ends well and need not be waited for.

@@ -16,7 +16,8 @@ use super::{Common, Failure, descriptors, log, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::rabbitmq::{Intake, RabbitMq, Share};
 use crate::broker::{Queue, Windows};
-use crate::cache::directory::{CachedDirectory, Freshness};
+use crate::cache::Freshness;
+use crate::cache::directory::CachedDirectory;
 use crate::cache::redis::Redis;
 use crate::config::{self, Config, Role};
 use crate::http::Sender;
@@ -118,7 +119,7 @@ impl Process {
             })?),
             None => None,
         };
-        let (store, key) = match role {
+        let store = match role {
             Role::All | Role::Api => services::migrate_store(config).await?,
             Role::Worker => services::open_store(config).await?,
         };
@@ -128,7 +129,7 @@ impl Process {
             refresh: config.cache.refresh(),
             max_stale: Duration::from_secs(config.cache.max_stale_s.into()),
         };
-        let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), key, freshness));
+        let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), freshness));
         let sender = Arc::new(services::sender(config)?);
         let metrics = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
@@ -199,7 +200,8 @@ impl Process {
         let mut farewell = None;
         if let Some(redis) = self.redis {
             let pulse =
-                Pulse::new(redis, self.role, drains, readiness.clone(), delivering_now, stop.clone())?;
+                Pulse::new(redis, self.role, drains, readiness.clone(), delivering_now, stop.clone())?
+                    .holding(self.store.keys().check_values());
             farewell = Some(pulse.farewell());
             let until = background.clone();
             tasks.spawn(async move {

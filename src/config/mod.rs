@@ -129,6 +129,8 @@ pub struct WorkerConfig {
 #[derive(Debug, Clone)]
 pub struct SecretsConfig {
     pub key: SecretsKey,
+    /// Those before it, never [`SecretsKey::None`].
+    pub old_keys: Vec<SecretsKey>,
 }
 
 /// Where the key that seals secrets at rest comes from.
@@ -295,6 +297,7 @@ mod tests {
                 ("PAPERBOY__BROKER__URL", "amqp://u:canary-broker@h/v"),
                 ("PAPERBOY__REDIS__URL", "redis://:canary-redis@h"),
                 ("PAPERBOY__SECRETS__KEY", "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LTEyMzQ="),
+                ("PAPERBOY__SECRETS__OLD_KEYS", "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LTU2Nzg="),
             ])
         );
         assert!(!text.contains("canary") && !text.contains("Y2Fu"), "{text}");

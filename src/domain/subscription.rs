@@ -18,6 +18,7 @@ use crate::domain::signature::Scheme;
 pub use crate::domain::spec::SubscriptionSpec;
 use crate::domain::statuses::StatusSet;
 use crate::domain::template::UrlTemplate;
+use crate::domain::veil::Veil;
 
 /// One subscription of one tenant.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct Subscription {
     /// What counts as delivered.
     pub success: StatusSet,
     pub retry: Retry,
+    /// Hides its secrets in what its receiver answers.
+    pub veil: Veil,
 }
 
 /// Who disabled a subscription: it decides what becomes of its fresh events.

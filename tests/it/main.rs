@@ -8,6 +8,7 @@
 mod bad_input;
 mod bench;
 mod broker;
+mod canary;
 mod cli;
 mod config;
 mod delivery;
@@ -18,6 +19,8 @@ mod fairness;
 mod faults;
 mod ops;
 mod postgres;
+mod redis_faults;
+mod rotate_key;
 mod scale;
 mod store_and_cache;
 mod store_contract;

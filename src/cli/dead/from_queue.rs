@@ -260,6 +260,7 @@ mod tests {
             at_ms: 0,
             drains: true,
             faults: Vec::new(),
+            keys: Vec::new(),
             balance: None,
             slow: Vec::new(),
         }

@@ -137,6 +137,7 @@ mod tests {
                 at_ms: 0,
                 drains: false,
                 faults: Vec::new(),
+                keys: Vec::new(),
                 balance: Some(Counts::default()),
                 slow: Vec::new(),
             }]),

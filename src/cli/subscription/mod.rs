@@ -57,7 +57,7 @@ impl Command {
             return Err(refuse(words));
         }
         let config = common.load()?;
-        let (store, _) = services::open_store(&config).await?;
+        let store = services::open_store(&config).await?;
         let done = match self {
             Command::Add(add) => add.run(common, &config, &store).await,
             Command::Import(import) => import.run(common, &config, &store).await,

@@ -23,6 +23,7 @@ use crate::domain::request::ConstantHeaders;
 use crate::domain::secret::MASK;
 use crate::domain::signature::Scheme;
 use crate::domain::subscription::{DisabledBy, Subscription};
+use crate::domain::veil::Veil;
 
 const NAME_BYTES_MAX: usize = 200;
 const PATTERNS_MAX: usize = 100;
@@ -72,6 +73,7 @@ impl SubscriptionSpec {
             interactive: Vec::new(),
             scope: self.scope.clone().into_iter().collect(),
             request,
+            veil: Veil::new(&self.secrets(), &auth),
             auth,
             constant_headers,
             signatures: signatures.into_iter().map(|(_, scheme)| scheme).collect(),
