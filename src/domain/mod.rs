@@ -7,6 +7,7 @@ pub mod auth;
 pub mod delay;
 pub mod event;
 pub mod fault;
+pub mod filter;
 pub mod headers;
 pub mod history;
 pub mod matching;

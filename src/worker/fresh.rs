@@ -28,8 +28,11 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     /// One subscriber: the event is its delivery. Several: one message each. None: let go, after asking twice.
     pub(super) async fn expand(&self, message: &Message, event: &Event<'_>, now_ms: i64) -> Step {
         let mut lookup = self.directory.lookup(&event.tenant).await;
+        let mut seen = None;
         for confirmed in [false, true] {
             let version = match &lookup {
+                // What nobody has changed since wants no more than before, and is not counted twice.
+                Lookup::Found(found) if seen == Some(found.version) => found.version,
                 Lookup::Found(found) => {
                     if let Some(step) = self.fan_out(found, message, event, now_ms).await {
                         return step;
@@ -43,6 +46,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 }
             };
             if !confirmed {
+                seen = Some(version);
                 lookup = self.directory.confirm(&event.tenant, version).await;
             }
         }
@@ -89,6 +93,10 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
 
 fn wanted(subscription: &Subscription, event: &Event<'_>) -> Wanted {
     if !subscription.matches(event) {
+        return Wanted::No;
+    }
+    if !subscription.accepts(event) {
+        report::filtered_out(event, subscription);
         return Wanted::No;
     }
     match (subscription.enabled, subscription.disabled_by) {

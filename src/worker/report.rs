@@ -86,6 +86,12 @@ pub(super) fn no_subscriber(event: &Event<'_>) {
     debug!(event.id = %event.id, tenant = %event.tenant, kind = %event.kind, "no subscriber for event `{}`", event.id);
 }
 
+/// The filter of a subscription does not fit this event.
+pub(super) fn filtered_out(event: &Event<'_>, subscription: &Subscription) {
+    metrics::counter!("paperboy_filtered_total").increment(1);
+    debug!(event.id = %event.id, subscription = %subscription.id, "the filter of a subscription lets event `{}` pass by", event.id);
+}
+
 /// A subscription a person disabled would have wanted this event.
 pub(super) fn not_matched_disabled(event: &Event<'_>, subscription: &Subscription) {
     metrics::counter!("paperboy_disabled_skipped_total").increment(1);

@@ -47,6 +47,7 @@ pub struct SubscriptionSpec {
     /// Every named key must match; empty is the whole tenant.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub scope: BTreeMap<String, Vec<String>>,
+    /// A condition on `data`, as `domain::filter` reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<Value>,
     pub request: RequestSpec,
