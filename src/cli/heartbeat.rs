@@ -39,6 +39,9 @@ pub(super) struct Heartbeat {
     pub(super) drains: bool,
     /// What keeps it from its work; empty when it is ready.
     pub(super) faults: Vec<String>,
+    /// What is wrong beside that and keeps it from nothing else.
+    #[serde(default)]
+    pub(super) troubles: Vec<String>,
     /// None in a process that delivers nothing.
     pub(super) balance: Option<Counts>,
 }
@@ -130,6 +133,7 @@ impl Pulse {
             at_ms: now_ms,
             drains,
             faults: Vec::new(),
+            troubles: Vec::new(),
             balance: None,
         };
         Ok(Pulse { redis, card, readiness, balance, stop })
@@ -164,12 +168,14 @@ impl Pulse {
     async fn beat(&mut self) -> Result<(), RedisError> {
         self.card.at_ms = jiff::Timestamp::now().as_millisecond();
         self.card.balance = self.balance.as_ref().map(|balance| balance.account().into());
+        let told = |told: Vec<(&str, String)>| {
+            told.into_iter().map(|(name, why)| format!("{name}: {why}")).collect()
+        };
         self.card.faults = match self.stop.is_cancelled() {
             true => vec!["stopping".to_owned()],
-            false => {
-                self.readiness.faults().into_iter().map(|(name, why)| format!("{name}: {why}")).collect()
-            }
+            false => told(self.readiness.faults()),
         };
+        self.card.troubles = told(self.readiness.troubles());
         let text = serde_json::to_string(&self.card).unwrap_or_default();
         self.redis.tell_process(&self.card.id, &text, LIFE).await
     }

@@ -1,5 +1,7 @@
 //! `paperboy serve`: the one place where the real services are chosen and wired.
 
+mod sources;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ use crate::http::Sender;
 use crate::worker::balance::Balance;
 use crate::worker::{self, Worker, drain};
 
+/// How long an unconfirmed publish is tried before its source is handed back.
+const PUBLISH_PATIENCE: Duration = Duration::from_secs(600);
 /// Room of the drain in each dead queue.
 const DRAIN_PREFETCH: u16 = 200;
 
@@ -157,6 +161,8 @@ impl Process {
 
         let balance = Arc::new(Balance::default());
         let mut delivering = None;
+        let mut forwarding = None;
+        let mut beside = Vec::new();
         if delivers {
             let shares = self.config.broker.shares();
             let queues = vec![
@@ -167,6 +173,14 @@ impl Process {
             let intake = self.broker.take(queues, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
             delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance))));
+
+            // Only publishing has to be possible: who subscribes is asked of the event later.
+            let (gate, gate_open) = watch::channel(false);
+            tasks.spawn(keep_gate(vec![self.broker.held()], gate, background.clone()));
+            if let Some(sources) = sources::start(&self.config, &self.broker, &gate_open, &stop)? {
+                beside.push(Probe { name: "sources", fault: sources.fault });
+                forwarding = Some(sources.task);
+            }
         }
         let mut draining = None;
         if drains {
@@ -184,7 +198,7 @@ impl Process {
                 let _ = intake.task.await;
             }));
         }
-        let readiness = Readiness::new(probes);
+        let readiness = Readiness::new(probes).beside(beside);
         let mut farewell = None;
         if let Some(redis) = self.redis {
             let balance = delivers.then_some(balance);
@@ -223,6 +237,7 @@ impl Process {
             () = stop.cancelled() => None,
             _ = tasks.join_next() => Some("a background task"),
             _ = ended(&mut delivering), if delivering.is_some() => Some("the worker"),
+            _ = ended(&mut forwarding), if forwarding.is_some() => Some("a source"),
             _ = ended(&mut draining), if draining.is_some() => Some("the drain of dead letters"),
         };
         if let Some(part) = failed {
@@ -241,6 +256,9 @@ impl Process {
             ),
             Some(Err(error)) => error!("the worker failed: {error}"),
             None => {}
+        }
+        if let Some(Err(error)) = ended(&mut forwarding).await {
+            error!("the sources failed: {error}");
         }
         if let Some(Err(error)) = ended(&mut draining).await {
             error!("the drain of dead letters failed: {error}");
@@ -275,7 +293,7 @@ impl Process {
             event_bytes_max: self.config.limits.event_bytes_max,
             wait_age_max: Duration::from_secs(self.config.delivery.wait_age_max_s.into()),
             grace: Duration::from_secs(self.config.delivery.grace_s.into()),
-            publish_patience: Duration::from_secs(600),
+            publish_patience: PUBLISH_PATIENCE,
             user_agent: concat!("paperboy/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));

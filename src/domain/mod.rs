@@ -20,6 +20,7 @@ pub mod retry;
 pub mod seal;
 pub mod secret;
 pub mod signature;
+pub mod source;
 pub mod spec;
 pub mod statuses;
 pub mod subscription;

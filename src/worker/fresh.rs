@@ -14,7 +14,7 @@ use crate::domain::subscription::{DisabledBy, Subscription};
 use crate::http::Transport;
 
 /// The original headers kept with an unreadable message.
-const ORIGINAL_BYTES_MAX: usize = 8 * 1024;
+pub(super) const ORIGINAL_BYTES_MAX: usize = 8 * 1024;
 
 /// What an event means to one subscription of its tenant.
 enum Wanted {
@@ -117,6 +117,12 @@ fn addressed(tags: Tags, subscription: &Subscription) -> Tags {
 pub(super) fn unreadable(message: &Message, why: &Unreadable, now_ms: i64) -> Step {
     let reason = format!("{}: {why}", Reason::Unreadable.as_str());
     report::unreadable(message, &reason);
+    let copy = unreadable_copy(message, reason, now_ms);
+    Step::Publish(vec![(Target::DeadEvents, copy)], Ending::Dead)
+}
+
+/// What is kept of a message that is no event: its bytes, its headers and why.
+pub(super) fn unreadable_copy(message: &Message, reason: String, now_ms: i64) -> Outgoing {
     let tags = Tags {
         time: message.tags.time.clone().or_else(|| Some(clock::rfc3339(now_ms))),
         first_seen_ms: message.tags.first_seen_ms.or(Some(now_ms)),
@@ -125,8 +131,7 @@ pub(super) fn unreadable(message: &Message, why: &Unreadable, now_ms: i64) -> St
         wait: 0,
         ..message.tags.clone()
     };
-    let copy = Outgoing { body: message.body.clone(), tags };
-    Step::Publish(vec![(Target::DeadEvents, copy)], Ending::Dead)
+    Outgoing { body: message.body.clone(), tags }
 }
 
 /// An event over the limit is not looked into at all.

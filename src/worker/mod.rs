@@ -11,6 +11,7 @@ mod fresh;
 pub mod replay;
 mod report;
 mod settle;
+pub mod source;
 mod step;
 
 use std::sync::Arc;

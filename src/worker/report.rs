@@ -1,12 +1,13 @@
 //! What the worker tells: for each thing worth telling one function that writes the log line and the metric
 //! together. Never a payload, a secret or a whole URL.
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::broker::{Message, Tags};
 use crate::domain::event::Event;
 use crate::domain::outcome::{Answer, Outcome};
 use crate::domain::retry::{Reason, Verdict};
+use crate::domain::source::Source;
 use crate::domain::subscription::Subscription;
 
 fn id(tags: &Tags) -> &str {
@@ -96,6 +97,28 @@ pub(super) fn filtered_out(event: &Event<'_>, subscription: &Subscription) {
 pub(super) fn not_matched_disabled(event: &Event<'_>, subscription: &Subscription) {
     metrics::counter!("paperboy_disabled_skipped_total").increment(1);
     debug!(event.id = %event.id, subscription = %subscription.id, "subscription is disabled, event `{}` skips it", event.id);
+}
+
+/// A message of a source is done with: forwarded, dead or given back.
+pub(super) fn forwarded(source: &str, ending: &'static str) {
+    metrics::counter!("paperboy_source_messages_total", "source" => source.to_owned(), "ending" => ending)
+        .increment(1);
+}
+
+/// A source reads a stream, whose place nobody keeps.
+pub(super) fn source_is_a_stream(source: &Source) {
+    error!(
+        source = source.name,
+        "source `{}` reads the stream `{}`: what is published while no process runs is not forwarded; give the source a \
+         queue of its own that is bound to the same exchange",
+        source.name,
+        source.queue
+    );
+}
+
+/// A message of a source is an event now.
+pub(super) fn mapped(source: &str, id: &str, id_is_made: bool) {
+    debug!(event.id = id, source, id_is_made, "source `{source}` brings event `{id}`");
 }
 
 /// An event became several messages.

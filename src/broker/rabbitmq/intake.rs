@@ -33,12 +33,24 @@ pub(super) struct Intake {
     pub(super) link: Link,
     pub(super) topology: Topology,
     pub(super) declare: bool,
-    pub(super) queues: Vec<(Queue, u16)>,
+    pub(super) feeds: Vec<Feed>,
     pub(super) gate: watch::Receiver<bool>,
     /// Let go at the stop, so that the receiving side ends while what is in hand is still being settled.
     pub(super) sink: Option<mpsc::Sender<Taken>>,
     pub(super) stop: CancellationToken,
     pub(super) fault: watch::Sender<Option<String>>,
+}
+
+/// One queue to take from.
+#[derive(Clone)]
+pub(super) struct Feed {
+    /// What its messages are taken for.
+    pub(super) queue: Queue,
+    /// Its name on the broker.
+    pub(super) name: String,
+    /// What people call it.
+    pub(super) label: String,
+    pub(super) prefetch: u16,
 }
 
 /// Why a consumer ended.
@@ -80,13 +92,12 @@ impl Intake {
         let sink = self.sink.clone()?;
         self.fault.send_replace(None);
         let mut lines = JoinSet::new();
-        for (queue, prefetch) in &self.queues {
+        for feed in &self.feeds {
             let line = QueueLine {
                 connection: Arc::clone(connection),
                 topology: self.topology.clone(),
                 declare: self.declare,
-                queue: *queue,
-                prefetch: *prefetch,
+                feed: feed.clone(),
                 gate: self.gate.clone(),
                 sink: sink.clone(),
                 stop: self.stop.clone(),
@@ -123,8 +134,7 @@ struct QueueLine {
     connection: Arc<Connection>,
     topology: Topology,
     declare: bool,
-    queue: Queue,
-    prefetch: u16,
+    feed: Feed,
     gate: watch::Receiver<bool>,
     sink: mpsc::Sender<Taken>,
     stop: CancellationToken,
@@ -150,9 +160,9 @@ impl QueueLine {
                 End::Lost => return End::Lost,
                 End::Paused => {}
                 End::Fault(reason) => {
-                    metrics::counter!("paperboy_consumer_faults_total", "queue" => self.queue.as_str())
+                    metrics::counter!("paperboy_consumer_faults_total", "queue" => self.feed.label.clone())
                         .increment(1);
-                    warn!("the consumer of `{}` is rebuilt: {reason}", self.queue);
+                    warn!("the consumer of `{}` is rebuilt: {reason}", self.feed.label);
                     self.tell(Some(reason));
                     pauses.wait(began.elapsed(), &self.stop).await;
                     // The queue itself may be gone.
@@ -182,10 +192,10 @@ impl QueueLine {
             Err(error) => return End::Fault(error.to_string()),
         };
         self.tell(None);
-        info!("taking from `{}`, at most {} in hand", self.queue, self.prefetch);
+        info!("taking from `{}`, at most {} in hand", self.feed.label, self.feed.prefetch);
         let (line, settled) = unbounded_channel();
         let acknowledger =
-            self.settling.spawn(acknowledger::run(channel.clone(), self.topology.queue(self.queue), settled));
+            self.settling.spawn(acknowledger::run(channel.clone(), self.feed.name.clone(), settled));
         self.earlier.push(line.downgrade());
         let end = self.forward(&channel, consumer, line).await;
         if matches!(end, End::Lost | End::Fault(_)) {
@@ -208,7 +218,7 @@ impl QueueLine {
             // What was taken before a pause counts: else every pause would add a whole prefetch.
             self.earlier.retain(|line| line.strong_count() > 0);
             let in_hand: usize = self.earlier.iter().map(WeakUnboundedSender::strong_count).sum();
-            if *self.gate.borrow_and_update() && in_hand <= usize::from(self.prefetch) / 2 {
+            if *self.gate.borrow_and_update() && in_hand <= usize::from(self.feed.prefetch) / 2 {
                 return None;
             }
             tokio::select! {
@@ -222,8 +232,8 @@ impl QueueLine {
     async fn consume(&self) -> lapin::Result<(Channel, Consumer)> {
         let channel = self.connection.create_channel().await?;
         // Before consume: lapin buffers deliveries without bound.
-        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-        let name = self.topology.queue(self.queue);
+        channel.basic_qos(self.feed.prefetch, BasicQosOptions::default()).await?;
+        let name = self.feed.name.as_str();
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
         Ok((channel, consumer))
@@ -298,14 +308,15 @@ impl QueueLine {
     /// False when nobody receives any more: taking on would only hand messages back for ever.
     async fn pass_on(&self, delivery: Delivery, line: &UnboundedSender<(u64, Settlement)>) -> bool {
         let receipt = Receipt::new(delivery.delivery_tag, line.clone());
-        let taken = Taken { queue: self.queue, message: codec::decode(self.queue, delivery), receipt };
+        let taken =
+            Taken { queue: self.feed.queue, message: codec::decode(self.feed.queue, delivery), receipt };
         // The sink holds a whole prefetch; a closed one drops the receipt, which hands the message back.
         self.sink.send(taken).await.is_ok()
     }
 
     /// Says what is wrong with this queue, or that nothing is; other queues' faults stay.
     fn tell(&self, reason: Option<String>) {
-        let mine = format!("`{}`: ", self.queue);
+        let mine = format!("`{}`: ", self.feed.label);
         self.fault.send_if_modified(|known| match reason {
             Some(reason) => {
                 *known = Some(format!("{mine}{reason}"));

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, Outgoing, Queue, Taken, Target, Unconfirmed};
+use intake::Feed;
 pub use link::DialError;
 use link::Link;
 use publisher::Publisher;
@@ -109,15 +110,46 @@ impl RabbitMq {
         gate: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> Result<Intake, StartError> {
-        let link = Link::new(&self.settings.url, "consume")?;
-        let hold: usize = queues.iter().map(|(_, prefetch)| usize::from(*prefetch)).sum();
+        let feed = |(queue, prefetch): (Queue, u16)| Feed {
+            queue,
+            name: self.topology.queue(queue),
+            label: queue.as_str().to_owned(),
+            prefetch,
+        };
+        self.take_feeds("consume", queues.into_iter().map(feed).collect(), gate, stop)
+    }
+
+    /// Takes from a queue that is not ours, over a connection of its own: what becomes of it stops nobody else.
+    ///
+    /// It is never declared. Its messages are strangers': every `paperboy-*` header of theirs is ignored.
+    pub fn take_from(
+        &self,
+        name: &str,
+        prefetch: u16,
+        gate: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) -> Result<Intake, StartError> {
+        let (name, label) = (name.to_owned(), name.to_owned());
+        let feed = Feed { queue: Queue::Events, name, label, prefetch };
+        self.take_feeds("source", vec![feed], gate, stop)
+    }
+
+    fn take_feeds(
+        &self,
+        purpose: &'static str,
+        feeds: Vec<Feed>,
+        gate: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) -> Result<Intake, StartError> {
+        let link = Link::new(&self.settings.url, purpose)?;
+        let hold: usize = feeds.iter().map(|feed| usize::from(feed.prefetch)).sum();
         let (sink, taken) = mpsc::channel(hold.max(1));
         let (fault, fault_seen) = watch::channel(Some("not connected yet".to_owned()));
         let intake = intake::Intake {
             link,
             topology: self.topology.clone(),
             declare: self.settings.declare,
-            queues,
+            feeds,
             gate,
             sink: Some(sink),
             stop,

@@ -260,6 +260,7 @@ mod tests {
             at_ms: 0,
             drains: true,
             faults: Vec::new(),
+            troubles: Vec::new(),
             balance: None,
         }
     }

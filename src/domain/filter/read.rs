@@ -83,8 +83,8 @@ impl Reader {
                 self.fault(&under(path, "pointer"), format!("is missing: `{name}` needs it"));
                 None
             }
+            ([], [], _) if !unknown.is_empty() => None,
             ([], [], Some(_)) => self.hinted(path, "says nothing of what its `pointer` names", FORMS),
-            ([], [], None) if !unknown.is_empty() => None,
             ([], [], None) => self.hinted(path, "is empty", FORMS),
             _ => {
                 let mut names = combining;
@@ -169,7 +169,8 @@ impl Reader {
         let pointer = match Pointer::parse(text) {
             Ok(pointer) => pointer,
             Err(fault) => {
-                self.faults.push(Fault::new(path, fault.to_string()).hint("write `/data/status`"));
+                self.faults
+                    .push(Fault::new(path, format!("is no pointer: {fault}")).hint("write `/data/status`"));
                 return None;
             }
         };
@@ -239,13 +240,12 @@ mod tests {
             [
                 "`all[0].pointer` does not begin with `/data`",
                 "`all[1].equal` is unknown",
-                "`all[1]` says nothing of what its `pointer` names",
                 "`all[2]` is several conditions in one: `in`, `exists`, `pointer`",
                 "`all[3].any[0].prefix` must be a text",
                 "`all[3].any[1].pointer` is missing: `equals` needs it",
                 "`all[3].any[2]` must be an object",
                 "`all[3].any[3]` is empty",
-                "`all[4].not.pointer` in a JSON Pointer `~` stands only in `~0` (for `~`) and `~1` (for `/`)",
+                "`all[4].not.pointer` is no pointer: in a JSON Pointer `~` stands only in `~0` (for `~`) and `~1` (for `/`)",
                 "`all[4].not.equals` must be a text, a number, `true`, `false` or `null`",
                 "`all[5].in[1]` must be a text, a number, `true`, `false` or `null`",
                 "`all[5].in[2]` is a number too long to be compared exactly",
