@@ -17,6 +17,7 @@ mod door;
 mod faults;
 mod ops;
 mod postgres;
+mod sources;
 mod store_and_cache;
 mod store_contract;
 mod subscriptions;
