@@ -12,7 +12,7 @@ use crate::domain::event::Event;
 use crate::domain::filter::Filter;
 use crate::domain::matching::Pattern;
 use crate::domain::name::{SubscriptionId, Tenant};
-use crate::domain::request::{BodyForm, Method};
+use crate::domain::request::{BodyForm, ConstantHeaders, Method};
 use crate::domain::retry::Retry;
 use crate::domain::secret::Secret;
 use crate::domain::signature::Scheme;
@@ -40,6 +40,8 @@ pub struct Subscription {
     pub filter: Option<Filter>,
     pub request: RequestPlan,
     pub auth: Auth,
+    /// The subscription's own headers and its credentials, with the defaults, ready to be sent.
+    pub constant_headers: ConstantHeaders,
     /// Empty: unsigned on purpose.
     pub signatures: Vec<Scheme>,
     /// What counts as delivered.
@@ -70,6 +72,14 @@ pub struct RequestPlan {
     pub timeout: Duration,
 }
 
+impl RequestPlan {
+    /// The subscription's own headers, then its credentials.
+    pub fn own_headers<'a>(&'a self, auth: &'a Auth) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.expose()));
+        own.chain(auth.as_header().map(|(name, value)| (name, value.expose())))
+    }
+}
+
 impl Subscription {
     /// Whether it wants events of this tenant, type and scope; whether it is enabled, and what its filter says of
     /// the payload, are other questions.
@@ -84,12 +94,6 @@ impl Subscription {
     /// Whether its filter, if it has one, lets this event through.
     pub fn accepts(&self, event: &Event<'_>) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.accepts(event.data))
-    }
-
-    /// The headers that every request carries in the clear: its own, then its credentials.
-    pub fn constant_headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        let own = self.request.headers.iter().map(|(name, value)| (name.as_str(), value.expose()));
-        own.chain(self.auth.as_header().map(|(name, value)| (name, value.expose())))
     }
 }
 

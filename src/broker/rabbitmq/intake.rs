@@ -194,8 +194,12 @@ impl QueueLine {
         self.tell(None);
         info!("taking from `{}`, at most {} in hand", self.feed.label, self.feed.prefetch);
         let (line, settled) = unbounded_channel();
-        let acknowledger =
-            self.settling.spawn(acknowledger::run(channel.clone(), self.feed.name.clone(), settled));
+        let acknowledger = self.settling.spawn(acknowledger::run(
+            channel.clone(),
+            self.feed.name.clone(),
+            self.feed.prefetch,
+            settled,
+        ));
         self.earlier.push(line.downgrade());
         let end = self.forward(&channel, consumer, line).await;
         if matches!(end, End::Lost | End::Fault(_)) {

@@ -20,6 +20,7 @@ use crate::domain::fault::Fault;
 use crate::domain::filter::Filter;
 use crate::domain::matching::Pattern;
 use crate::domain::name::NameFault;
+use crate::domain::request::ConstantHeaders;
 use crate::domain::secret::MASK;
 use crate::domain::signature::Scheme;
 use crate::domain::subscription::{DisabledBy, Subscription};
@@ -62,6 +63,7 @@ impl SubscriptionSpec {
             return Err(faults.0);
         }
         let enabled = self.enabled.unwrap_or(true);
+        let constant_headers = ConstantHeaders::new(&request.content_type, request.own_headers(&auth));
         Ok(Subscription {
             id,
             tenant,
@@ -74,6 +76,7 @@ impl SubscriptionSpec {
             filter,
             request,
             auth,
+            constant_headers,
             signatures: signatures.into_iter().map(|(_, scheme)| scheme).collect(),
             success,
             retry,
