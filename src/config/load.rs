@@ -228,9 +228,6 @@ mod tests {
     #[test]
     fn what_comes_later_is_named_as_such() {
         assert!(
-            only_fault(Some("[[sources]]\nqueue = \"q\""), &[]).contains("`sources` is not supported yet")
-        );
-        assert!(
             only_fault(Some("[delivery_log]\nkeep = 1"), &[]).contains("`delivery_log` is not supported yet")
         );
     }

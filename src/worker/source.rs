@@ -221,7 +221,7 @@ mod tests {
             [
                 "unreadable: source `legacy`: not JSON: expected ident at line 1 column 2",
                 "unreadable: source `legacy`: nothing at `/t` for `tenant`",
-                "unreadable: source `legacy`: too large: 84 bytes, at most 64 are read",
+                "unreadable: source `legacy`: too large: 86 bytes, at most 64 are read",
             ]
         );
         for (target, outgoing) in &published {

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{id, plan};
 use crate::cli::{Common, Failure, output};
@@ -55,13 +55,12 @@ impl Format {
         }
     }
 
-    fn write(self, documents: &[Value]) -> Result<String, Failure> {
+    fn write(self, specs: &[SubscriptionSpec]) -> Result<String, Failure> {
         match self {
-            Format::Json => Ok(serde_json::to_string_pretty(documents).map_err(anyhow::Error::from)? + "\n"),
-            Format::Toml if documents.is_empty() => Ok("subscriptions = []\n".to_owned()),
-            Format::Toml => toml::to_string(&json!({ "subscriptions": documents })).map_err(|_| {
-                let which = documents.iter().find(|document| toml::to_string(document).is_err());
-                let which = which.and_then(|document| document["id"].as_str()).unwrap_or("?");
+            Format::Json => Ok(serde_json::to_string_pretty(specs).map_err(anyhow::Error::from)? + "\n"),
+            Format::Toml => toml::to_string(&File { subscriptions: specs }).map_err(|_| {
+                let is_fault = |spec: &&SubscriptionSpec| toml::to_string(spec).is_err();
+                let which = specs.iter().find(is_fault).and_then(|spec| spec.id.as_deref()).unwrap_or("?");
                 Failure::world(format!(
                     "subscription `{which}` holds a `null` or a number that TOML cannot write"
                 ))
@@ -69,6 +68,12 @@ impl Format {
             }),
         }
     }
+}
+
+/// A file of several, as TOML has it.
+#[derive(Serialize)]
+struct File<'a> {
+    subscriptions: &'a [SubscriptionSpec],
 }
 
 impl Export {
@@ -79,15 +84,12 @@ impl Export {
             specs = with_secrets(store, specs).await?;
             secrets_leave(specs.len(), self.tenant.as_deref());
         }
-        let mut tenants: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        let mut tenants: BTreeMap<String, Vec<SubscriptionSpec>> = BTreeMap::new();
         for mut spec in specs {
             // It would differ after every change, and says nothing.
             spec.updated_at = None;
             let tenant = spec.tenant.clone().unwrap_or_default();
-            tenants
-                .entry(tenant)
-                .or_default()
-                .push(serde_json::to_value(&spec).map_err(anyhow::Error::from)?);
+            tenants.entry(tenant).or_default().push(spec);
         }
         match &self.dir {
             None => print!("{}", format.write(&tenants.into_values().flatten().collect::<Vec<_>>())?),
@@ -100,15 +102,15 @@ impl Export {
         &self,
         dir: &Path,
         format: Format,
-        tenants: &BTreeMap<String, Vec<Value>>,
+        tenants: &BTreeMap<String, Vec<SubscriptionSpec>>,
     ) -> Result<(), Failure> {
         let cannot = |path: &Path, error: std::io::Error| {
             Failure::world(format!("cannot write `{}`: {error}", path.display()))
         };
         let mut files = Vec::with_capacity(tenants.len());
-        for (tenant, documents) in tenants {
+        for (tenant, specs) in tenants {
             let path = dir.join(format!("{tenant}.{}", format.ending()));
-            files.push((path, format.write(documents)?, documents.len()));
+            files.push((path, format.write(specs)?, specs.len()));
         }
         let there = files.iter().filter(|(path, ..)| path.exists()).count();
         if there > 0 {

@@ -217,7 +217,7 @@ pub struct RetrySpec {
     pub retry_after: Option<bool>,
     /// By how much of itself a wait may be lengthened at random: 0 (default) to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub jitter: Option<f32>,
+    pub jitter: Option<f64>,
     /// What a 410 does: `dead` (default).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_gone: Option<String>,
