@@ -230,6 +230,13 @@ async fn a_source_without_its_queue_stops_nothing_else_and_comes_back_by_itself(
     missing.publish(contract_fit("a", "acme", "d2").as_bytes(), BasicProperties::default()).await;
     receiver.wait_for(3, 20).await;
     eventually("nothing is wrong any more", 10, || async { trouble().await.is_empty() }).await;
+
+    // Somebody deletes the queue under the consumer and makes another one of another type.
+    there.channel.queue_delete(there.name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    eventually("it is told again", 10, || async { trouble().await.contains("source `there`") }).await;
+    there.declare("quorum").await;
+    there.publish(contract_fit("a", "acme", "d3").as_bytes(), BasicProperties::default()).await;
+    receiver.wait_for(4, 20).await;
     serve.stop().await;
     missing.delete().await;
     there.delete().await;

@@ -178,7 +178,7 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<Document>, Failure> {
 }
 
 fn named(file: &Path, values: Vec<Value>) -> Vec<Document> {
-    let file = file.display();
+    let file = if file == Path::new("-") { "standard input".into() } else { file.to_string_lossy() };
     // A file of comments alone says nothing.
     let values: Vec<Value> = values.into_iter().filter(|value| *value != json!({})).collect();
     let several = values.len() > 1;
