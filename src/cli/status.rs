@@ -228,8 +228,9 @@ fn process_row(process: &Heartbeat) -> Vec<String> {
         |of: fn(&Counts) -> u64| process.balance.as_ref().map_or("-".to_owned(), |it| of(it).to_string());
     let state = match (process.faults.as_slice(), process.troubles.as_slice()) {
         ([], []) => "ready".to_owned(),
-        ([], troubles) => format!("ready; {}", troubles.join("; ")),
-        (faults, troubles) => [faults, troubles].concat().join("; "),
+        // What it is stands among the warnings.
+        ([], _) => "ready, with trouble".to_owned(),
+        (faults, _) => faults.join("; "),
     };
     vec![
         process.role.clone(),

@@ -162,8 +162,10 @@ impl QueueLine {
                 End::Fault(reason) => {
                     metrics::counter!("paperboy_consumer_faults_total", "queue" => self.feed.label.clone())
                         .increment(1);
-                    warn!("the consumer of `{}` is rebuilt: {reason}", self.feed.label);
-                    self.tell(Some(reason));
+                    // A queue may be missing for days: its log says so once.
+                    if self.tell(Some(reason.clone())) {
+                        warn!("the consumer of `{}` is rebuilt: {reason}", self.feed.label);
+                    }
                     pauses.wait(began.elapsed(), &self.stop).await;
                     // The queue itself may be gone.
                     if let Err(error) = self.topology.ensure(&self.connection, self.declare).await {
@@ -189,7 +191,11 @@ impl QueueLine {
         let (channel, consumer) = match consumed {
             Ok(opened) => opened,
             Err(_) if !self.connection.status().connected() => return End::Lost,
-            Err(error) => return End::Fault(error.to_string()),
+            Err(error) => {
+                // The broker's own words where it has some.
+                let reason = super::reply_code(&error).map(|(_, detail)| detail);
+                return End::Fault(reason.unwrap_or_else(|| error.to_string()));
+            }
         };
         self.tell(None);
         info!("taking from `{}`, at most {} in hand", self.feed.label, self.feed.prefetch);
@@ -318,20 +324,22 @@ impl QueueLine {
         self.sink.send(taken).await.is_ok()
     }
 
-    /// Says what is wrong with this queue, or that nothing is; other queues' faults stay.
-    fn tell(&self, reason: Option<String>) {
+    /// Says what is wrong with this queue, or that nothing is; other queues' faults stay. True if that is news.
+    fn tell(&self, reason: Option<String>) -> bool {
         let mine = format!("`{}`: ", self.feed.label);
         self.fault.send_if_modified(|known| match reason {
             Some(reason) => {
-                *known = Some(format!("{mine}{reason}"));
-                true
+                let told = Some(format!("{mine}{reason}"));
+                let is_news = *known != told;
+                *known = told;
+                is_news
             }
             None if known.as_ref().is_some_and(|known| known.starts_with(&mine)) => {
                 *known = None;
                 true
             }
             None => false,
-        });
+        })
     }
 }
 
