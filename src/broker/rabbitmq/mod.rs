@@ -15,7 +15,9 @@ mod publisher;
 mod returns;
 mod settlements;
 pub mod topology;
+mod window;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::ErrorKind;
@@ -23,12 +25,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, Outgoing, Queue, Taken, Target, Unconfirmed};
+use super::{Broker, Outgoing, Taken, Target, Unconfirmed, Windows};
 use intake::Feed;
+pub use intake::Share;
 pub use link::DialError;
 use link::Link;
 use publisher::Publisher;
 use topology::{Topology, TopologyError};
+
+/// What we publish has headers of at most 16 KiB. What others publish may fill a frame of the broker's own size,
+/// so a connection that consumes asks for nothing smaller.
+const PUBLISH_FRAME_BYTES: u32 = 32 * 1024;
 
 /// How this process reaches RabbitMQ.
 #[derive(Clone)]
@@ -81,7 +88,7 @@ impl RabbitMq {
     /// well, a broker's fault is waited out.
     pub async fn start(settings: Settings) -> Result<RabbitMq, StartError> {
         let topology = Topology::new(&settings.prefix, settings.delay_unit_ms);
-        let link = Link::new(&settings.url, "publish")?;
+        let link = Link::new(&settings.url, "publish")?.with_frames(PUBLISH_FRAME_BYTES);
         let connection = link.dial_within(settings.start_wait).await?;
         topology.ensure(&connection, settings.declare).await?;
         let publisher = Publisher::start(link, connection, topology.clone(), settings.declare);
@@ -101,49 +108,51 @@ impl RabbitMq {
         Ok(removed?)
     }
 
-    /// Takes from these queues, each with its own share of the prefetch, while `gate` is open.
+    /// Takes from these queues, each with its own share of the prefetch, while `gate` is open. How many messages
+    /// of each may be in hand at the moment stands in `windows`.
     ///
     /// The task ends after `stop`: it cancels its consumers, hands back what nobody started, waits until
     /// every receipt is settled and closes its connection. Whoever calls awaits it.
     pub fn take(
         &self,
-        queues: Vec<(Queue, u16)>,
+        shares: Vec<Share>,
+        windows: Arc<Windows>,
         gate: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> Result<Intake, StartError> {
-        let feed = |(queue, prefetch): (Queue, u16)| Feed {
-            queue,
-            name: self.topology.queue(queue),
-            label: queue.as_str().to_owned(),
-            prefetch,
+        let feed = |share: Share| Feed {
+            share,
+            name: self.topology.queue(share.queue),
+            label: share.queue.as_str().to_owned(),
         };
-        self.take_feeds("consume", queues.into_iter().map(feed).collect(), gate, stop)
+        self.take_feeds("consume", shares.into_iter().map(feed).collect(), windows, gate, stop)
     }
 
     /// Takes from a queue that is not ours, over a connection of its own: what becomes of it stops nobody else.
+    /// `share` says what its messages are taken for.
     ///
-    /// It is never declared. Its messages are strangers': every `paperboy-*` header of theirs is ignored.
+    /// It is never declared. Taken for events, its messages are strangers': every `paperboy-*` header is ignored.
     pub fn take_from(
         &self,
         name: &str,
-        prefetch: u16,
+        share: Share,
         gate: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> Result<Intake, StartError> {
-        let (name, label) = (name.to_owned(), name.to_owned());
-        let feed = Feed { queue: Queue::Events, name, label, prefetch };
-        self.take_feeds("source", vec![feed], gate, stop)
+        let feed = Feed { share, name: name.to_owned(), label: name.to_owned() };
+        self.take_feeds("source", vec![feed], Arc::default(), gate, stop)
     }
 
     fn take_feeds(
         &self,
         purpose: &'static str,
         feeds: Vec<Feed>,
+        windows: Arc<Windows>,
         gate: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> Result<Intake, StartError> {
         let link = Link::new(&self.settings.url, purpose)?;
-        let hold: usize = feeds.iter().map(|feed| usize::from(feed.prefetch)).sum();
+        let hold: usize = feeds.iter().map(|feed| usize::from(feed.share.prefetch)).sum();
         let (sink, taken) = mpsc::channel(hold.max(1));
         let (fault, fault_seen) = watch::channel(Some("not connected yet".to_owned()));
         let intake = intake::Intake {
@@ -151,6 +160,7 @@ impl RabbitMq {
             topology: self.topology.clone(),
             declare: self.settings.declare,
             feeds,
+            windows,
             gate,
             sink: Some(sink),
             stop,

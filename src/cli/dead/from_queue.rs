@@ -262,6 +262,7 @@ mod tests {
             faults: Vec::new(),
             troubles: Vec::new(),
             balance: None,
+            slow: Vec::new(),
         }
     }
 

@@ -9,9 +9,13 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::PUBLISH_PATIENCE;
-use crate::broker::rabbitmq::{RabbitMq, StartError};
+use crate::broker::Queue;
+use crate::broker::rabbitmq::{RabbitMq, Share, StartError};
 use crate::config::Config;
 use crate::worker::source::Forwarder;
+
+/// Bytes of the messages in hand of one source, about.
+const BYTES_MAX: u64 = 32 << 20;
 
 /// Sources that are running.
 pub(super) struct Sources {
@@ -34,7 +38,13 @@ pub(super) fn start(
     let (board, fault) = Board::new();
     let mut running = JoinSet::new();
     for source in &config.sources {
-        let intake = broker.take_from(&source.queue, source.prefetch, gate.clone(), stop.clone())?;
+        let share = Share {
+            queue: Queue::Events,
+            prefetch: source.prefetch,
+            bytes_max: BYTES_MAX,
+            body_bytes_max: config.limits.event_bytes_max as u64,
+        };
+        let intake = broker.take_from(&source.queue, share, gate.clone(), stop.clone())?;
         let watching = tokio::spawn(Arc::clone(&board).follow(source.name.clone(), intake.fault));
         let forwarder = Forwarder {
             broker: Arc::clone(broker),

@@ -142,6 +142,7 @@ mod tests {
                 faults: Vec::new(),
                 troubles: Vec::new(),
                 balance: Some(Counts::default()),
+                slow: Vec::new(),
             }]),
             store: Kept::Missing,
             drains: true,
