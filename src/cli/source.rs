@@ -28,7 +28,7 @@ impl Command {
 /// Show how messages of a queue would become events.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The mapping is that of `[[sources]]` in the configuration; flags are laid over it. A place is a JSON Pointer
+    after_help = "The mapping is that of `[[sources]]` in the configuration; flags are laid over it. A spot is a JSON Pointer
 from the message's top (`/data/id`); what does not begin with `/` is meant as it stands.
 
 While the look lasts nobody else gets these messages. RabbitMQ counts one delivery of each; a quorum queue then puts
@@ -49,32 +49,32 @@ pub(super) struct Test {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100), value_name = "N")]
     peek: u16,
     #[command(flatten)]
-    places: Places,
+    spots: Spots,
 }
 
 /// Where the parts of an event are found.
 #[derive(Args, Debug)]
-struct Places {
+struct Spots {
     /// Where the tenant stands, or the tenant itself
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "SPOT")]
     tenant: Option<String>,
     /// Where the type stands (else AMQP `type`, else the routing key)
-    #[arg(long = "type", value_name = "PLACE")]
+    #[arg(long = "type", value_name = "SPOT")]
     kind: Option<String>,
     /// Where the id stands (else AMQP `message_id`, else one is made of the bytes)
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "SPOT")]
     id: Option<String>,
     /// Where the time stands (else AMQP `timestamp`)
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "SPOT")]
     time: Option<String>,
     /// Where the document's id stands
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "SPOT")]
     document_id: Option<String>,
     /// Where the batch's id stands
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "SPOT")]
     batch_id: Option<String>,
     /// Where a key of the scope stands, such as `inbox=/data/inbox`; repeat for more
-    #[arg(long, value_name = "KEY=PLACE")]
+    #[arg(long, value_name = "KEY=SPOT")]
     scope: Vec<String>,
     /// Where `data` stands (else it is the whole message)
     #[arg(long, value_name = "POINTER")]
@@ -98,9 +98,9 @@ impl Test {
                     .hint("a source never declares its queue: write the name it has, on the virtual host of `broker.url`")
             })?;
         if common.json {
-            (1..).zip(&seen).for_each(|(place, seen)| output::json_line(&seen.json(place)));
+            (1..).zip(&seen).for_each(|(position, seen)| output::json_line(&seen.json(position)));
         } else {
-            let rows = (1..).zip(&seen).map(|(place, seen)| seen.row(place)).collect();
+            let rows = (1..).zip(&seen).map(|(position, seen)| seen.row(position)).collect();
             let nothing = match peeked.depth.consumers {
                 0 => format!("`{}` is empty", source.queue),
                 consumers => {
@@ -137,7 +137,7 @@ impl Test {
             };
             return Err(Failure::usage(format!("there is no source `{name}`")).hint(hint));
         }
-        let over = self.places.document()?;
+        let over = self.spots.document()?;
         match known {
             Some(known) if over.is_empty() => Ok(known.clone()),
             Some(known) => self.merged(common, &known.name, over),
@@ -163,9 +163,9 @@ impl Test {
     }
 }
 
-impl Places {
+impl Spots {
     fn document(&self) -> Result<Map<String, Value>, Failure> {
-        let places = [
+        let spots = [
             ("tenant", &self.tenant),
             ("type", &self.kind),
             ("id", &self.id),
@@ -175,15 +175,15 @@ impl Places {
             ("data", &self.data),
         ];
         let given =
-            places.into_iter().filter_map(|(name, place)| Some((name.to_owned(), json!(place.as_ref()?))));
+            spots.into_iter().filter_map(|(name, spot)| Some((name.to_owned(), json!(spot.as_ref()?))));
         let mut document: Map<String, Value> = given.collect();
         let mut scope = BTreeMap::new();
         for pair in &self.scope {
-            let Some((key, place)) = pair.split_once('=') else {
+            let Some((key, spot)) = pair.split_once('=') else {
                 return Err(Failure::usage(format!("`--scope {pair}` has no `=`"))
                     .hint("write `--scope inbox=/data/inbox`"));
             };
-            scope.insert(key, place);
+            scope.insert(key, spot);
         }
         if !scope.is_empty() {
             document.insert("scope".to_owned(), json!(scope));
@@ -237,7 +237,7 @@ impl Seen {
         event.unwrap_or(Value::Null)
     }
 
-    fn row(&self, place: u32) -> Vec<String> {
+    fn row(&self, position: u32) -> Vec<String> {
         let event = self.event();
         let text = |name: &str| output::printable(event[name].as_str().unwrap_or("-"));
         let (made, data, fault) = match &self.outcome {
@@ -250,7 +250,7 @@ impl Seen {
             Err(fault) => ("", "-".to_owned(), output::printable(fault)),
         };
         vec![
-            place.to_string(),
+            position.to_string(),
             text("id") + made,
             text("type"),
             text("tenant"),
@@ -260,9 +260,9 @@ impl Seen {
         ]
     }
 
-    fn json(&self, place: u32) -> Value {
+    fn json(&self, position: u32) -> Value {
         json!({
-            "position": place,
+            "position": position,
             "body_bytes": self.body_bytes,
             "redelivered": self.redelivered,
             "maps": self.outcome.is_ok(),

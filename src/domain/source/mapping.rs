@@ -16,22 +16,22 @@ pub struct Mapping {
     /// The source's name, which goes into the ids that are made here.
     pub(super) source: String,
     pub(super) pointers: PointerSet,
-    pub(super) tenant: Place,
+    pub(super) tenant: Spot,
     /// Absent: AMQP `type`, else the routing key.
-    pub(super) kind: Option<Place>,
+    pub(super) kind: Option<Spot>,
     /// Absent, or nothing there: AMQP `message_id`, else made of the message.
-    pub(super) id: Option<Place>,
+    pub(super) id: Option<Spot>,
     /// Absent, or nothing there: AMQP `timestamp`, else first arrival.
-    pub(super) time: Option<Place>,
-    pub(super) document_id: Option<Place>,
-    pub(super) batch_id: Option<Place>,
-    pub(super) scope: Vec<(String, Place)>,
-    pub(super) data: Place,
+    pub(super) time: Option<Spot>,
+    pub(super) document_id: Option<Spot>,
+    pub(super) batch_id: Option<Spot>,
+    pub(super) scope: Vec<(String, Spot)>,
+    pub(super) data: Spot,
 }
 
-/// A place in a message, or what stands for it.
+/// Where a part of an event stands in a message, or what stands for it.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(super) enum Spot {
     /// Its number among the mapping's pointers, and the pointer as it was written.
     At(usize, String),
     Constant(String),
@@ -95,7 +95,7 @@ impl Mapping {
 
         let tenant = self.tenant.text(&found, "tenant")?.ok_or_else(|| self.tenant.nothing("tenant"))?;
         let kind = match &self.kind {
-            Some(place) => place.text(&found, "type")?.ok_or_else(|| place.nothing("type"))?,
+            Some(spot) => spot.text(&found, "type")?.ok_or_else(|| spot.nothing("type"))?,
             None => said(properties.kind).or(said(Some(properties.routing_key))).ok_or(Unmapped::NoType)?,
         };
         let id = optional(self.id.as_ref(), &found, "id")?
@@ -104,8 +104,8 @@ impl Mapping {
         let id = id.unwrap_or_else(|| self.made_id(body).into());
         let time = optional(self.time.as_ref(), &found, "time")?.or(said(properties.time));
         let mut scope = Vec::with_capacity(self.scope.len());
-        for (key, place) in &self.scope {
-            if let Some(value) = place.text(&found, &format!("scope.{key}"))? {
+        for (key, spot) in &self.scope {
+            if let Some(value) = spot.text(&found, &format!("scope.{key}"))? {
                 scope.push((key.as_str(), value));
             }
         }
@@ -135,21 +135,21 @@ impl Mapping {
     }
 }
 
-impl Place {
+impl Spot {
     fn value<'a>(&self, found: &Found<'a>) -> Option<&'a RawValue> {
         match self {
-            Place::At(place, _) => found[*place],
-            Place::Constant(_) => None,
+            Spot::At(number, _) => found[*number],
+            Spot::Constant(_) => None,
         }
     }
 
     /// A text, or a number or boolean as it is written; `None` where nothing or `null` stands.
     fn text<'a>(&'a self, found: &Found<'a>, field: &str) -> Result<Option<Cow<'a, str>>, Unmapped> {
-        let (place, pointer) = match self {
-            Place::Constant(text) => return Ok(Some(text.into())),
-            Place::At(place, pointer) => (*place, pointer),
+        let (number, pointer) = match self {
+            Spot::Constant(text) => return Ok(Some(text.into())),
+            Spot::At(number, pointer) => (*number, pointer),
         };
-        match found[place].map(pointer::scalar) {
+        match found[number].map(pointer::scalar) {
             None | Some(Scalar::Null) => Ok(None),
             Some(Scalar::Text(text)) => Ok(Some(text)),
             Some(Scalar::Other) => Err(Unmapped::NotScalar { field: field.into(), pointer: pointer.clone() }),
@@ -158,19 +158,19 @@ impl Place {
 
     fn nothing(&self, field: &str) -> Unmapped {
         let pointer = match self {
-            Place::At(_, pointer) => pointer.clone(),
-            Place::Constant(_) => String::new(),
+            Spot::At(_, pointer) => pointer.clone(),
+            Spot::Constant(_) => String::new(),
         };
         Unmapped::Nothing { field: field.into(), pointer }
     }
 }
 
 fn optional<'a>(
-    place: Option<&'a Place>,
+    spot: Option<&'a Spot>,
     found: &Found<'a>,
     field: &str,
 ) -> Result<Option<Cow<'a, str>>, Unmapped> {
-    place.map_or(Ok(None), |place| place.text(found, field))
+    spot.map_or(Ok(None), |spot| spot.text(found, field))
 }
 
 fn said(text: Option<&str>) -> Option<Cow<'_, str>> {

@@ -1,7 +1,7 @@
 //! A queue that is there already, and how its messages become events.
 //!
 //! A source is a forwarder: what it takes is mapped to a neutral event and published like any other. The mapping
-//! names places in the message by JSON Pointers (RFC 6901) from its top; a text that does not begin with `/` is a
+//! names spots in the message by JSON Pointers (RFC 6901) from its top; a text that does not begin with `/` is a
 //! constant. `data` stays the producer's bytes.
 
 mod mapping;

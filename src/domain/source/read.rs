@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::mapping::Place;
+use super::mapping::Spot;
 use super::{Mapping, Source};
 use crate::domain::fault::Fault;
 use crate::domain::pointer::{Pointer, PointerSet};
@@ -11,7 +11,7 @@ use crate::domain::pointer::{Pointer, PointerSet};
 const QUEUE_BYTES_MAX: usize = 255;
 const PREFETCH: std::ops::RangeInclusive<u16> = 1..=1000;
 const PREFETCH_DEFAULT: u16 = 32;
-const PLACE_BYTES_MAX: usize = 1024;
+const SPOT_BYTES_MAX: usize = 1024;
 const SCOPE_KEYS_MAX: usize = 32;
 
 /// Everything a source's document may hold.
@@ -32,7 +32,7 @@ impl Source {
         let name = reader.name();
         let queue = reader.queue();
         let prefetch = reader.prefetch();
-        let tenant = reader.place("tenant");
+        let tenant = reader.spot("tenant");
         if tenant.is_none() && !reader.fields.contains_key("tenant") {
             let fault = Fault::new("tenant", "is missing");
             reader
@@ -40,7 +40,7 @@ impl Source {
                 .push(fault.hint("write where it stands, `/organization`, or the tenant itself, `acme`"));
         }
         let [kind, id, time, document_id, batch_id] =
-            ["type", "id", "time", "document_id", "batch_id"].map(|field| reader.place(field));
+            ["type", "id", "time", "document_id", "batch_id"].map(|field| reader.spot(field));
         let scope = reader.scope();
         let data = reader.data();
         let (Some(name), Some(queue), Some(tenant), Some(data)) = (name, queue, tenant, data) else {
@@ -128,27 +128,27 @@ impl Reader {
         })
     }
 
-    fn place(&mut self, field: &str) -> Option<Place> {
+    fn spot(&mut self, field: &str) -> Option<Spot> {
         let text = self.text(field)??;
-        self.place_of(field, &text)
+        self.spot_of(field, &text)
     }
 
-    fn place_of(&mut self, field: &str, text: &str) -> Option<Place> {
-        if text.is_empty() || text.len() > PLACE_BYTES_MAX {
+    fn spot_of(&mut self, field: &str, text: &str) -> Option<Spot> {
+        if text.is_empty() || text.len() > SPOT_BYTES_MAX {
             let hint = "a pointer such as `/data/id`, or a text that does not begin with `/` and is meant as it stands";
-            return self.fault(field, format!("must have 1 to {PLACE_BYTES_MAX} bytes"), hint);
+            return self.fault(field, format!("must have 1 to {SPOT_BYTES_MAX} bytes"), hint);
         }
-        if text.starts_with('/') { self.pointer(field, text) } else { Some(Place::Constant(text.to_owned())) }
+        if text.starts_with('/') { self.pointer(field, text) } else { Some(Spot::Constant(text.to_owned())) }
     }
 
-    fn pointer(&mut self, field: &str, text: &str) -> Option<Place> {
+    fn pointer(&mut self, field: &str, text: &str) -> Option<Spot> {
         match Pointer::parse(text) {
-            Ok(pointer) => Some(Place::At(self.pointers.add(pointer), text.to_owned())),
+            Ok(pointer) => Some(Spot::At(self.pointers.add(pointer), text.to_owned())),
             Err(fault) => self.fault(field, format!("is no pointer: {fault}"), "write `/data/id`"),
         }
     }
 
-    fn scope(&mut self) -> Vec<(String, Place)> {
+    fn scope(&mut self) -> Vec<(String, Spot)> {
         let entries = match self.fields.get("scope") {
             None => return Vec::new(),
             Some(Value::Object(entries)) if entries.len() <= SCOPE_KEYS_MAX => entries.clone(),
@@ -162,7 +162,7 @@ impl Reader {
         for (key, value) in entries {
             let field = format!("scope.{key}");
             match value.as_str() {
-                Some(text) => scope.extend(self.place_of(&field, text).map(|place| (key, place))),
+                Some(text) => scope.extend(self.spot_of(&field, text).map(|spot| (key, spot))),
                 None => drop(self.fault::<()>(&field, "must be a text", "write it in quotes")),
             }
         }
@@ -170,7 +170,7 @@ impl Reader {
     }
 
     /// The whole message unless something else is said.
-    fn data(&mut self) -> Option<Place> {
+    fn data(&mut self) -> Option<Spot> {
         let text = self.text("data")?.unwrap_or_default();
         self.pointer("data", &text)
     }
