@@ -19,6 +19,7 @@ mod fairness;
 mod faults;
 mod ops;
 mod postgres;
+mod scale;
 mod sources;
 mod store_and_cache;
 mod store_contract;
