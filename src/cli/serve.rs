@@ -1,5 +1,7 @@
 //! `paperboy serve`: the one place where the real services are chosen and wired.
 
+mod sources;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ use crate::worker::{self, Places, Worker, drain};
 
 /// Upper bounds of the buckets that attempts are counted in, in seconds.
 const SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+/// How long an unconfirmed publish is tried before its source is handed back.
+const PUBLISH_PATIENCE: Duration = Duration::from_secs(600);
 /// Room of the drain in each dead queue.
 const DRAIN_PREFETCH: u16 = 200;
 const DRAIN_BYTES_MAX: u64 = 64 << 20;
@@ -171,6 +175,7 @@ impl Process {
 
         let balance = Arc::new(Balance::default());
         let (mut delivering, mut delivering_now) = (None, None);
+        let (mut forwarding, mut beside) = (None, Vec::new());
         if delivers {
             let windows = Arc::new(Windows::default());
             let places = Arc::new(Places::new(Arc::clone(&windows)));
@@ -178,6 +183,14 @@ impl Process {
             let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
             delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), places)));
+
+            // Only publishing has to be possible: who subscribes is asked of the event later.
+            let (gate, gate_open) = watch::channel(false);
+            tasks.spawn(keep_gate(vec![self.broker.held()], gate, background.clone()));
+            if let Some(sources) = sources::start(&self.config, &self.broker, &gate_open, &stop)? {
+                beside.push(Probe { name: "sources", fault: sources.fault });
+                forwarding = Some(sources.task);
+            }
         }
         let mut draining = None;
         if drains {
@@ -196,7 +209,7 @@ impl Process {
                 let _ = intake.task.await;
             }));
         }
-        let readiness = Readiness::new(probes);
+        let readiness = Readiness::new(probes).beside(beside);
         let mut farewell = None;
         if let Some(redis) = self.redis {
             let pulse =
@@ -236,6 +249,7 @@ impl Process {
             () = stop.cancelled() => None,
             _ = tasks.join_next() => Some("a background task"),
             _ = ended(&mut delivering), if delivering.is_some() => Some("the worker"),
+            _ = ended(&mut forwarding), if forwarding.is_some() => Some("a source"),
             _ = ended(&mut draining), if draining.is_some() => Some("the drain of dead letters"),
         };
         if let Some(part) = failed {
@@ -254,6 +268,9 @@ impl Process {
             ),
             Some(Err(error)) => error!("the worker failed: {error}"),
             None => {}
+        }
+        if let Some(Err(error)) = ended(&mut forwarding).await {
+            error!("the sources failed: {error}");
         }
         if let Some(Err(error)) = ended(&mut draining).await {
             error!("the drain of dead letters failed: {error}");
@@ -307,7 +324,7 @@ impl Process {
             event_bytes_max: self.config.limits.event_bytes_max,
             wait_age_max: Duration::from_secs(self.config.delivery.wait_age_max_s.into()),
             grace: Duration::from_secs(self.config.delivery.grace_s.into()),
-            publish_patience: Duration::from_secs(600),
+            publish_patience: PUBLISH_PATIENCE,
         };
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
         let worker = Arc::new(Worker::new(

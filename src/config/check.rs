@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     ApiConfig, BrokerConfig, BrokerUrl, CacheConfig, Config, DeadConfig, DeliveryConfig, EgressConfig, Fault,
     LimitsConfig, LogConfig, LogFormat, RedisConfig, RedisUrl, Role, SecretsConfig, SecretsKey, StoreConfig,
-    StoreUrl, WorkerConfig, settings::Settings,
+    StoreUrl, WorkerConfig, settings::Settings, sources::SourceTables,
 };
 use crate::{
     domain::{seal::SealKey, secret::Secret},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Turns settings into a [`Config`], adding every fault to `faults`; `None` if a part could not be made.
-pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) -> Option<Config> {
+pub(super) fn check(settings: &Settings, sources: &SourceTables, faults: &mut Vec<Fault>) -> Option<Config> {
     let mut check = Check { settings, faults };
     let broker_url = check.broker_url();
     let redis_url = check.redis_url();
@@ -53,6 +53,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) -> Option<Conf
     let filter = check.log_filter();
 
     let (prefix, delay_unit_ms, prefetch, start_wait_s) = broker;
+    let sources = sources.check(&prefix, faults);
     let declare = settings.flag("broker.declare");
     Some(Config {
         broker: BrokerConfig { url: broker_url?, prefix, delay_unit_ms, prefetch, declare, start_wait_s },
@@ -67,6 +68,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) -> Option<Conf
         limits,
         egress,
         log: LogConfig { format: format?, filter },
+        sources,
     })
 }
 

@@ -8,7 +8,7 @@ use url::Url;
 use super::{
     DEFAULTS, Fault, Sources, StoreUrl,
     broker_url::redacted,
-    load::merge,
+    load::{Merged, merge},
     settings::{Setting, Settings},
 };
 use crate::domain::secret::MASK;
@@ -21,8 +21,8 @@ use crate::domain::secret::MASK;
 /// # Errors
 /// Unknown keys and wrong types, all of them.
 pub fn show(sources: &Sources) -> Result<String, Vec<Fault>> {
-    let (settings, faults) = merge(sources);
-    if faults.is_empty() { Ok(print(&settings)) } else { Err(faults) }
+    let Merged { settings, sources, faults } = merge(sources);
+    if faults.is_empty() { Ok(print(&settings) + &sources.show()) } else { Err(faults) }
 }
 
 fn print(settings: &Settings) -> String {

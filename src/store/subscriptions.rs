@@ -81,7 +81,17 @@ impl Store {
         added: Vec<SubscriptionSpec>,
         changed: Vec<Versioned>,
     ) -> Result<u64, SaveError> {
-        if added.is_empty() && changed.is_empty() {
+        self.apply_subscriptions(added, changed, Vec::new()).await
+    }
+
+    /// As [`Store::save_subscriptions`], and removes others, each at the version it was read at.
+    pub async fn apply_subscriptions(
+        &self,
+        added: Vec<SubscriptionSpec>,
+        changed: Vec<Versioned>,
+        removed: Vec<Versioned>,
+    ) -> Result<u64, SaveError> {
+        if added.is_empty() && changed.is_empty() && removed.is_empty() {
             return Ok(self.changes_since(u64::MAX).await?.counter);
         }
         let mut write = self.begin_change().await.context(COULD_NOT_SAVE)?;
@@ -92,7 +102,9 @@ impl Store {
         for Versioned { spec, version } in &changed {
             rows.push((self.row(spec)?, Some(*version)));
         }
-        let tenants: BTreeSet<&str> = rows.iter().map(|(row, _)| row.tenant.as_str()).collect();
+        let written = rows.iter().map(|(row, _)| row.tenant.as_str());
+        let gone = removed.iter().filter_map(|gone| gone.spec.tenant.as_deref());
+        let tenants: BTreeSet<&str> = written.chain(gone).collect();
         let counter = changes::rise(&mut write, &tenants).await.context(COULD_NOT_SAVE)?;
         for (row, over) in &rows {
             let id = || row.id.clone();
@@ -101,6 +113,12 @@ impl Store {
                 None => return Err(SaveError::IdTaken { id: id() }),
                 Some(over) if update(&mut write, row, *over, counter).await.context(COULD_NOT_SAVE)? => {}
                 Some(_) => return Err(SaveError::Changed { id: id() }),
+            }
+        }
+        for Versioned { spec, version } in &removed {
+            let id = spec.id.clone().unwrap_or_default();
+            if !delete(&mut write, &id, *version).await.context(COULD_NOT_SAVE)? {
+                return Err(SaveError::Changed { id });
             }
         }
         write.commit().await.context(COULD_NOT_SAVE)?;
@@ -345,4 +363,15 @@ async fn update(write: &mut Write<'_>, row: &Row, over: u64, version: u64) -> Re
         .execute()
         .await?;
     Ok(updated > 0)
+}
+
+/// Whether the row was removed at version `at`; `false` if that is not its version now.
+async fn delete(write: &mut Write<'_>, id: &str, at: u64) -> Result<bool, sqlx::Error> {
+    let deleted = write
+        .query("DELETE FROM subscriptions WHERE id = $1 AND version = $2")
+        .bind(id)
+        .bind(super::column(at))
+        .execute()
+        .await?;
+    Ok(deleted > 0)
 }

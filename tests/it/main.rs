@@ -5,6 +5,7 @@
     reason = "a test that cannot go on fails, and says where its logs are"
 )]
 
+mod apply;
 mod bad_input;
 mod bench;
 mod broker;
@@ -22,6 +23,7 @@ mod postgres;
 mod redis_faults;
 mod rotate_key;
 mod scale;
+mod sources;
 mod store_and_cache;
 mod store_contract;
 mod subscriptions;

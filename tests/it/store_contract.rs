@@ -63,6 +63,7 @@ on_both_engines! {
     writers_of_two_processes_wait_for_each_other_and_readers_see_whole_changes,
     changes_that_read_before_they_write_wait_for_each_other_too,
     of_two_changes_to_one_version_the_second_is_told,
+    what_is_added_changed_and_removed_together_is_all_or_nothing,
     a_change_of_what_is_removed_meanwhile_is_no_change,
     whoever_saw_a_version_meets_no_earlier_change_later,
     a_letter_that_comes_twice_is_kept_once,
@@ -393,6 +394,35 @@ async fn of_two_changes_to_one_version_the_second_is_told(home: Home) {
     assert_eq!(versions(&store).await, (5, vec![("acme".into(), 5), ("bolt".into(), 5)]));
     let listed = store.list_subscriptions(&ListFilter { limit: 1, ..ListFilter::default() }).await.unwrap();
     assert!(listed[0].name.as_deref() == Some("again") && !text(&listed[0]).contains(CANARY));
+}
+
+async fn what_is_added_changed_and_removed_together_is_all_or_nothing(home: Home) {
+    let store = home.migrate().await;
+    let there = ["sub_1", "sub_2", "sub_3"].map(|id| spec("acme", id)).to_vec();
+    store.add_subscriptions([there, vec![spec("bolt", "sub_4")]].concat()).await.unwrap();
+    let read = async |name: &str| store.versioned_subscription(&id(name)).await.unwrap();
+    let of = async |name: &str| read(name).await.unwrap();
+    let mut changed = of("sub_1").await;
+    changed.spec.name = Some("changed".to_owned());
+
+    let stale = of("sub_3").await;
+    store.set_enabled(&id("sub_3"), false, DisabledBy::Person, "2026-11-23T00:00:00Z").await.unwrap();
+    let removed = vec![of("sub_2").await, stale];
+    let error = store
+        .apply_subscriptions(vec![spec("acme", "sub_5")], vec![changed.clone()], removed)
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, SaveError::Changed { id } if id == "sub_3"), "{error:?}");
+    assert!(read("sub_2").await.is_some() && read("sub_5").await.is_none());
+    assert_ne!(of("sub_1").await.spec.name, changed.spec.name);
+
+    let removed = vec![of("sub_2").await, of("sub_4").await];
+    let counter =
+        store.apply_subscriptions(vec![spec("acme", "sub_5")], vec![changed.clone()], removed).await.unwrap();
+    assert!(read("sub_2").await.is_none() && read("sub_4").await.is_none() && read("sub_5").await.is_some());
+    assert_eq!(of("sub_1").await.spec, changed.spec);
+    let now = vec![("acme".into(), counter), ("bolt".into(), counter)];
+    assert_eq!(versions(&store).await, (counter, now), "who loses a subscription hears of it");
 }
 
 async fn a_change_of_what_is_removed_meanwhile_is_no_change(home: Home) {

@@ -261,6 +261,7 @@ mod tests {
             drains: true,
             faults: Vec::new(),
             keys: Vec::new(),
+            troubles: Vec::new(),
             balance: None,
             slow: Vec::new(),
         }

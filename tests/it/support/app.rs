@@ -77,6 +77,13 @@ impl App {
         &self.settings[&format!("PAPERBOY__{name}")]
     }
 
+    /// Gives every process and command from now on a configuration file of its own.
+    pub(crate) fn configure(&mut self, toml: &str) {
+        let path = self.path("paperboy.toml");
+        std::fs::write(&path, toml).unwrap();
+        self.settings.insert("PAPERBOY_CONFIG".into(), path.display().to_string());
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
