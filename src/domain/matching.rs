@@ -14,6 +14,8 @@ pub const PATTERN_BYTES_MAX: usize = 256;
 pub struct Pattern {
     text: Box<str>,
     words: Vec<Word>,
+    /// No `*` and no `#`.
+    is_plain: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +55,9 @@ impl Pattern {
         if !text.bytes().all(allowed) {
             return Err(PatternFault::Character);
         }
-        let words = text.split('.').map(parse_word).collect::<Result<_, _>>()?;
-        Ok(Pattern { text: text.into(), words })
+        let words = text.split('.').map(parse_word).collect::<Result<Vec<_>, _>>()?;
+        let is_plain = words.iter().all(|word| matches!(word, Word::Exactly(_)));
+        Ok(Pattern { text: text.into(), words, is_plain })
     }
 
     pub fn as_str(&self) -> &str {
@@ -66,6 +69,10 @@ impl Pattern {
     /// Only the latest `#` is ever reconsidered: whatever an earlier one could swallow, the latest can as well.
     /// That is why `#.#.#.#.x` costs no more than `#.x`.
     pub fn matches(&self, event_type: &str) -> bool {
+        // Most patterns: one comparison instead of word by word.
+        if self.is_plain {
+            return *self.text == *event_type;
+        }
         let mut words = self.words.as_slice();
         let mut input = split_words(event_type);
         // What stands behind the latest `#`, and the input from which it is tried next.
