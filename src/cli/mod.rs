@@ -12,6 +12,7 @@ mod bench;
 mod completions;
 mod config;
 mod dead;
+mod deliveries;
 mod demo;
 mod failure;
 mod heartbeat;
@@ -82,6 +83,9 @@ enum Command {
     /// What was given up: look, replay, discard
     #[command(subcommand)]
     Dead(dead::Command),
+    /// What became of an event or a document: every attempt, and why
+    #[command(subcommand)]
+    Deliveries(deliveries::Command),
     /// Where subscriptions and dead letters are kept
     #[command(subcommand)]
     Store(store::Command),
@@ -155,6 +159,7 @@ impl Command {
             Command::Publish(publish) => Box::pin(publish.run(&common)).await,
             Command::Subscription(command) => Box::pin(command.run(&common)).await,
             Command::Dead(command) => Box::pin(command.run(&common)).await,
+            Command::Deliveries(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
             Command::Status(status) => Box::pin(status.run(&common)).await,

@@ -11,16 +11,17 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::heartbeat::Pulse;
+use super::heartbeat::{self, Pulse};
 use super::{Common, Failure, log, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::Queue;
 use crate::broker::rabbitmq::{Intake, RabbitMq};
 use crate::cache::directory::{CachedDirectory, Freshness};
 use crate::cache::redis::Redis;
-use crate::config::{self, Config, Role};
+use crate::config::{self, Config, LogKeep, Role};
 use crate::http::Sender;
 use crate::worker::balance::Balance;
+use crate::worker::record::{self, Recorded, Recorder};
 use crate::worker::{self, Worker, drain};
 
 /// Room of the drain in each dead queue.
@@ -155,6 +156,16 @@ impl Process {
         let conditions = vec![self.broker.held(), self.directory.fault()];
         tasks.spawn(keep_gate(conditions, gate, background.clone()));
 
+        let recorded = match self.config.delivery_log.keep {
+            LogKeep::All => Recorded::All,
+            LogKeep::Failures => Recorded::Failures,
+            LogKeep::Off => Recorded::Nothing,
+        };
+        let (recorder, records) = record::line(recorded);
+        let log = self.store.delivery_log(&heartbeat::place());
+        let (days, written_until) = (self.config.delivery_log.days, CancellationToken::new());
+        let mut recording = Some(tokio::spawn(records.run(log, days, written_until.clone())));
+
         let balance = Arc::new(Balance::default());
         let mut delivering = None;
         if delivers {
@@ -166,7 +177,7 @@ impl Process {
             ];
             let intake = self.broker.take(queues, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
-            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance))));
+            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), recorder)));
         }
         let mut draining = None;
         if drains {
@@ -224,6 +235,7 @@ impl Process {
             _ = tasks.join_next() => Some("a background task"),
             _ = ended(&mut delivering), if delivering.is_some() => Some("the worker"),
             _ = ended(&mut draining), if draining.is_some() => Some("the drain of dead letters"),
+            _ = ended(&mut recording), if recording.is_some() => Some("the delivery log"),
         };
         if let Some(part) = failed {
             error!("{part} ended unasked; stopping");
@@ -244,6 +256,11 @@ impl Process {
         }
         if let Some(Err(error)) = ended(&mut draining).await {
             error!("the drain of dead letters failed: {error}");
+        }
+        // Whatever was finished is in its line by now.
+        written_until.cancel();
+        if let Some(Err(error)) = ended(&mut recording).await {
+            error!("the delivery log failed: {error}");
         }
         background.cancel();
         let all = async { while tasks.join_next().await.is_some() {} };
@@ -270,6 +287,7 @@ impl Process {
         &self,
         intake: Intake,
         balance: Arc<Balance>,
+        recorder: Recorder,
     ) -> impl Future<Output = worker::Finish> + Send + use<> {
         let settings = worker::Settings {
             event_bytes_max: self.config.limits.event_bytes_max,
@@ -279,13 +297,8 @@ impl Process {
             user_agent: concat!("paperboy/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
-        let worker = Arc::new(Worker::new(
-            broker,
-            directory,
-            Arc::clone(&self.sender),
-            settings,
-            Arc::clone(&balance),
-        ));
+        let worker = Worker::new(broker, directory, Arc::clone(&self.sender), settings, Arc::clone(&balance));
+        let worker = Arc::new(worker.recording(recorder));
         let sender = Arc::clone(&self.sender);
         async move {
             let gauge = tokio::spawn(publish_balance(balance));

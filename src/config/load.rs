@@ -127,6 +127,7 @@ fn syntax_fault(path: &Path, text: &str, error: &toml::de::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{DeliveryLogConfig, LogKeep};
 
     fn faults(file: Option<&str>, variables: &[(&str, &str)]) -> Vec<String> {
         load(&Sources::from_text(file, variables))
@@ -217,9 +218,22 @@ mod tests {
         assert!(
             only_fault(Some("[[sources]]\nqueue = \"q\""), &[]).contains("`sources` is not supported yet")
         );
+        assert!(only_fault(Some("[sources]\nkeep = 1"), &[]).contains("`sources` is not supported yet"));
+    }
+
+    #[test]
+    fn a_key_of_the_top_is_read_from_every_source_and_misplaced_it_says_where_it_belongs() {
+        let log = |file, variables: &[_]| load(&Sources::from_text(file, variables)).unwrap().delivery_log;
+        assert_eq!(log(None, &[]), DeliveryLogConfig { keep: LogKeep::All, days: 7 });
+        let file = Some("delivery_log = 'failures'\ndelivery_log_days = 3\n[log]\nfilter = 'info'");
+        assert_eq!(log(file, &[]), DeliveryLogConfig { keep: LogKeep::Failures, days: 3 });
+        assert_eq!(log(file, &[("PAPERBOY__DELIVERY_LOG", "off")]).keep, LogKeep::Off);
+        assert!(only_fault(Some("[delivery_log]\nkeep = 1"), &[]).contains("must be a string"));
         assert!(
-            only_fault(Some("[delivery_log]\nkeep = 1"), &[]).contains("`delivery_log` is not supported yet")
+            only_fault(Some("[log]\ndelivery_log = 'off'"), &[])
+                .contains("`delivery_log` stands above the first section")
         );
+        assert!(only_fault(Some("delivery_log = 'some'"), &[]).contains("`failures`"));
     }
 
     #[test]

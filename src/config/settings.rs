@@ -10,7 +10,7 @@ use super::{DEFAULTS, Fault, nearest::nearest};
 pub(super) const VARIABLE_PREFIX: &str = "PAPERBOY__";
 
 /// Tables of later versions: named, so that nobody looks for a typing mistake.
-const NOT_YET: [&str; 2] = ["sources", "delivery_log"];
+const NOT_YET: [&str; 1] = ["sources"];
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) struct Setting {
     pub(super) origin: Origin,
 }
 
-/// Every key of `default.toml` as `section.key`, each with a value of the default's type.
+/// Every key of `default.toml` as `section.key`, or as `key` where it stands above the sections, each with a value of the default's type.
 pub(super) struct Settings(BTreeMap<String, Setting>);
 
 impl Settings {
@@ -45,8 +45,12 @@ impl Settings {
         let table: Table = DEFAULTS.parse().expect("default.toml is parsed by a test");
         let mut settings = BTreeMap::new();
         for (section, keys) in table {
-            for (key, value) in keys.as_table().cloned().unwrap_or_default() {
-                settings.insert(format!("{section}.{key}"), Setting { value, origin: Origin::Default });
+            let default = |value| Setting { value, origin: Origin::Default };
+            match keys {
+                Value::Table(keys) => settings.extend(
+                    keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), default(value))),
+                ),
+                value => drop(settings.insert(section, default(value))),
             }
         }
         Settings(settings)
@@ -61,6 +65,10 @@ impl Settings {
                 continue;
             }
             match keys {
+                // A key above the sections.
+                value if self.0.contains_key(&section) => {
+                    faults.extend(self.set(&section, value, origin.clone()).err());
+                }
                 Value::Table(keys) if keys.is_empty() && !self.has_section(&section) => {
                     faults.push(self.unknown(&section, &origin));
                 }
@@ -159,6 +167,11 @@ impl Settings {
 
     fn unknown(&self, key: &str, origin: &Origin) -> Fault {
         let fault = Fault::new(key, format!("unknown key {}", named(key, origin)));
+        // Whoever writes a key of the top below a section meant the one at the top.
+        let last = key.rsplit('.').next().unwrap_or(key);
+        if last != key && self.0.contains_key(last) {
+            return fault.hint(format!("`{last}` stands above the first section"));
+        }
         let sections = self.0.keys().filter_map(|key| key.split('.').next());
         let near = match key.contains('.') {
             true => nearest(key, self.0.keys().map(String::as_str)),

@@ -7,6 +7,7 @@ use super::step::Step;
 use super::{Worker, clock, report};
 use crate::broker::{Broker, Message, Tags};
 use crate::cache::Directory;
+use crate::domain::cause::Cause;
 use crate::domain::event::Event;
 use crate::domain::history::{Entry, History};
 use crate::domain::outcome::{Answer, Outcome};
@@ -43,6 +44,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 // Trying again would build the same: not an attempt, and no use in one.
                 note(&mut tags, started_ms, Class::Template.as_str(), 0);
                 tags.answer = error.to_string();
+                self.recorder.dead(event, &tags, Reason::Permanent, Some(Cause::Template));
                 return Step::dead(Reason::Permanent, message, tags);
             }
         };
@@ -52,11 +54,13 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         if let Outcome::Delivered { .. } = outcome {
             // Nothing travels on: no history is written, no chance taken.
             report::attempted(subscription, &tags, &outcome, &answer, &Verdict::Done);
+            self.recorder.attempted(event, &tags, subscription, &answer, &Verdict::Done, started_ms);
             return Step::Done(Ending::Delivered);
         }
         note(&mut tags, started_ms, &seen(&answer), answer.elapsed_ms);
         let verdict = retry::decide(&subscription.retry, tags.attempt, &outcome, clock::chance());
         report::attempted(subscription, &tags, &outcome, &answer, &verdict);
+        self.recorder.attempted(event, &tags, subscription, &answer, &verdict, started_ms);
         match verdict {
             Verdict::Done => Step::Done(Ending::Delivered),
             Verdict::Retry { wait } => {
@@ -81,7 +85,8 @@ fn note(tags: &mut Tags, at_ms: i64, what: &str, elapsed_ms: u64) {
 fn seen(answer: &Answer) -> String {
     match &answer.seen {
         Seen::Status(status) => status.to_string(),
-        Seen::Failure(class) => class.as_str().to_owned(),
+        // Closer than its class, so that a dead letter can tell an expired certificate from a wrong name.
+        Seen::Failure(_) => answer.cause().as_str().to_owned(),
     }
 }
 

@@ -14,14 +14,18 @@ const DOUBLINGS_MAX: u32 = 6;
 
 /// Defers, or ends as `starved` what had no attempt for `wait_age_max`.
 pub(super) fn defer(message: &Message, mut tags: Tags, now_ms: i64, wait_age_max: Duration) -> Step {
-    let waited_ms = u128::try_from(now_ms.saturating_sub(last_attempt_ms(&tags, now_ms))).unwrap_or(0);
-    if waited_ms > wait_age_max.as_millis() {
+    let Some(units) = units(&tags, now_ms, wait_age_max) else {
         return Step::dead(Reason::Starved, message, tags);
-    }
-    let units = FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX);
+    };
     tags.deferrals = tags.deferrals.saturating_add(1);
     report::deferred(&tags, units);
     Step::wait(units, message.body.clone(), tags, Ending::Deferred)
+}
+
+/// How long it waits; none where it has waited too long.
+pub(super) fn units(tags: &Tags, now_ms: i64, wait_age_max: Duration) -> Option<u32> {
+    let waited_ms = u128::try_from(now_ms.saturating_sub(last_attempt_ms(tags, now_ms))).unwrap_or(0);
+    (waited_ms <= wait_age_max.as_millis()).then(|| FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX))
 }
 
 fn last_attempt_ms(tags: &Tags, now_ms: i64) -> i64 {

@@ -39,7 +39,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 Lookup::KnownEmpty(version) => *version,
                 Lookup::Unknown(unknown) => {
                     let tags = step::carry(&message.tags, event, now_ms);
-                    return self.cannot_tell(unknown, message, tags, now_ms).await;
+                    return self.cannot_tell(unknown, message, event, tags, now_ms).await;
                 }
             };
             if !confirmed {
@@ -47,6 +47,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             }
         }
         report::no_subscriber(event);
+        self.recorder.unmatched(event, &message.tags);
         Step::Done(Ending::NoSubscriber)
     }
 
@@ -67,6 +68,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 Wanted::Disabled => {
                     let tags = addressed(carried(), subscription);
                     report::dead(Reason::Disabled, &tags);
+                    self.recorder.dead(event, &tags, Reason::Disabled, None);
                     copies.push(step::dead_copy(Reason::Disabled, message, tags));
                 }
                 Wanted::No => {}

@@ -8,6 +8,7 @@ mod clock;
 mod defer;
 pub mod drain;
 mod fresh;
+pub mod record;
 pub mod replay;
 mod report;
 mod settle;
@@ -28,6 +29,7 @@ use crate::domain::name::SubscriptionId;
 use crate::domain::retry::Reason;
 use crate::http::Transport;
 use balance::Balance;
+use record::Recorder;
 use step::Step;
 
 /// A whole event whose tenant nobody can look up goes back after this pause, so that it does not spin
@@ -56,6 +58,7 @@ pub struct Worker<B, D, T> {
     transport: T,
     settings: Settings,
     balance: Arc<Balance>,
+    recorder: Recorder,
     /// The grace is over: whatever still runs gives its message back.
     overdue: CancellationToken,
 }
@@ -72,7 +75,15 @@ pub struct Finish {
 impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     /// A worker over these services.
     pub fn new(broker: B, directory: D, transport: T, settings: Settings, balance: Arc<Balance>) -> Self {
-        Worker { broker, directory, transport, settings, balance, overdue: CancellationToken::new() }
+        let (recorder, overdue) = (Recorder::nothing(), CancellationToken::new());
+        Worker { broker, directory, transport, settings, balance, recorder, overdue }
+    }
+
+    /// Records what befalls each delivery.
+    #[must_use]
+    pub fn recording(mut self, recorder: Recorder) -> Self {
+        self.recorder = recorder;
+        self
     }
 
     /// Works until `taken` ends (its owner was told to stop), then waits at most the grace for what still runs.
@@ -164,18 +175,22 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                         return if subscription.enabled {
                             self.attempt(message, event, tags, subscription).await
                         } else {
+                            self.recorder.dead(event, &tags, Reason::Disabled, None);
                             Step::dead(Reason::Disabled, message, tags)
                         };
                     }
                     found.version
                 }
                 Lookup::KnownEmpty(version) => *version,
-                Lookup::Unknown(unknown) => return self.cannot_tell(unknown, message, tags, now_ms).await,
+                Lookup::Unknown(unknown) => {
+                    return self.cannot_tell(unknown, message, event, tags, now_ms).await;
+                }
             };
             if !confirmed {
                 lookup = self.directory.confirm(&event.tenant, version).await;
             }
         }
+        self.recorder.dead(event, &tags, Reason::Gone, None);
         Step::dead(Reason::Gone, message, tags)
     }
 
@@ -184,11 +199,19 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         &self,
         unknown: &Unknown,
         message: &Message,
+        event: &Event<'_>,
         tags: crate::broker::Tags,
         now_ms: i64,
     ) -> Step {
         match unknown {
-            Unknown::Tenant(_) => defer::defer(message, tags, now_ms, self.settings.wait_age_max),
+            Unknown::Tenant(_) => {
+                let wait_age_max = self.settings.wait_age_max;
+                match defer::units(&tags, now_ms, wait_age_max) {
+                    Some(units) => self.recorder.deferred(event, &tags, units),
+                    None => self.recorder.dead(event, &tags, Reason::Starved, None),
+                }
+                defer::defer(message, tags, now_ms, wait_age_max)
+            }
             Unknown::Away(_) => {
                 sleep(AWAY_PAUSE).await;
                 Step::HandBack

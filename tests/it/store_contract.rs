@@ -694,22 +694,22 @@ async fn a_server_that_is_away_or_refuses_is_told_without_the_password() {
 const CANARY: &str = "canary-yellow-bird-sings";
 
 /// Where a store is to be, and its key.
-struct Home {
+pub(crate) struct Home {
     /// In PostgreSQL: of the schema and of the program.
     name: String,
-    url: StoreUrl,
-    key: SealKey,
+    pub(crate) url: StoreUrl,
+    pub(crate) key: SealKey,
     _folder: Option<Folder>,
 }
 
 impl Home {
-    fn in_a_file() -> Home {
+    pub(crate) fn in_a_file() -> Home {
         let folder = Folder::new();
         let url = format!("sqlite://{}", folder.path().join("data/paperboy.db").display());
         Home::at(&url, unique(), Some(folder))
     }
 
-    async fn in_postgres() -> Home {
+    pub(crate) async fn in_postgres() -> Home {
         let (shared, name) = (shared("PAPERBOY_TEST_POSTGRES_URL"), format!("t{}", unique()));
         let mut connection = PgConnection::connect(&shared).await.unwrap();
         connection.execute(sqlx::AssertSqlSafe(format!("CREATE SCHEMA {name}"))).await.unwrap();
@@ -720,16 +720,16 @@ impl Home {
         Home { url: StoreUrl::parse(url).unwrap(), name, key: SealKey::from_bytes([1; 32]), _folder: folder }
     }
 
-    async fn migrate(&self) -> Store {
+    pub(crate) async fn migrate(&self) -> Store {
         Store::migrate(&self.url, &self.key).await.unwrap()
     }
 
-    async fn open(&self) -> Store {
+    pub(crate) async fn open(&self) -> Store {
         Store::open(&self.url, &self.key).await.unwrap()
     }
 
     /// Does what no method of a store does.
-    async fn raw(&self, statement: &str) {
+    pub(crate) async fn raw(&self, statement: &str) {
         let statement = sqlx::AssertSqlSafe(statement.to_owned());
         match &self.url {
             StoreUrl::Sqlite { path } => {
