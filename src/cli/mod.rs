@@ -22,6 +22,7 @@ mod log;
 mod output;
 mod publish;
 mod receiver;
+mod replaying;
 mod serve;
 mod services;
 mod stage;

@@ -32,7 +32,7 @@ pub(super) fn progress(total: usize) -> ProgressBar {
     if total < 2 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{msg}{bar:40} {pos}/{len} events  {per_sec}  {eta} left");
+    let style = ProgressStyle::with_template("{msg}{bar:40} {pos}/{len}  {per_sec}  {eta} left");
     let bar = ProgressBar::new(total as u64);
     match style {
         Ok(style) => bar.with_style(style),

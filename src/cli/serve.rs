@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::heartbeat::{self, Pulse};
-use super::{Common, Failure, log, services};
+use super::{Common, Failure, log, replaying, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::Queue;
 use crate::broker::rabbitmq::{Intake, RabbitMq};
@@ -178,6 +178,15 @@ impl Process {
             let intake = self.broker.take(queues, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
             delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), recorder)));
+        }
+        if self.role != Role::Worker {
+            let taking_over =
+                replaying::take_over(self.store.clone(), Arc::clone(&self.broker), stop.clone());
+            let until = background.clone();
+            tasks.spawn(async move {
+                taking_over.await;
+                until.cancelled().await;
+            });
         }
         let mut draining = None;
         if drains {

@@ -18,6 +18,7 @@ mod meta;
 mod opening;
 mod pool;
 mod postgres;
+pub mod replays;
 mod sqlite;
 mod statement;
 pub mod status;
@@ -34,7 +35,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub use self::changes::Changes;
 pub use self::dead::{
-    DeadFilter, DeadLetter, DeadLetterFull, DeadLetterStore, DeadRow, DeadState, KeepError,
+    DeadFilter, DeadGroup, DeadLetter, DeadLetterFull, DeadLetterStore, DeadRow, DeadState, KeepError,
 };
 pub use self::deliveries::DeliveryLog;
 pub use self::opening::OpenError;

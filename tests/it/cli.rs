@@ -241,8 +241,6 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
         &["audit", "list"],
         &["subscription", "apply", "subscriptions.toml"],
         &["subscription", "export"],
-        &["dead", "groups"],
-        &["dead", "export"],
         &["serve", "--embedded"],
     ] {
         let (error, _) = one_error(&app, command, USAGE).await;

@@ -10,6 +10,7 @@ mod bench;
 mod broker;
 mod cli;
 mod config;
+mod dead_letters;
 mod deliveries;
 mod delivery;
 mod deploy;

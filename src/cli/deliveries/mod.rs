@@ -4,6 +4,8 @@ mod life;
 mod list;
 mod show;
 
+use std::fmt;
+
 use clap::Subcommand;
 
 use super::{Common, Failure, output, services};
@@ -29,8 +31,26 @@ impl Command {
     }
 }
 
+/// A moment as a person wrote it.
+#[derive(Clone)]
+pub(super) struct Moment {
+    text: String,
+    pub(super) unix_ms: i64,
+}
+
+impl fmt::Debug for Moment {
+    /// As it was written: an age means another moment every time.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// Reads a moment: RFC 3339, or how long ago (`90s`, `15m`, `24h`, `7d`).
-fn moment(text: &str) -> Result<i64, String> {
+pub(super) fn moment(text: &str) -> Result<Moment, String> {
+    Ok(Moment { text: text.to_owned(), unix_ms: unix_ms(text)? })
+}
+
+fn unix_ms(text: &str) -> Result<i64, String> {
     if let Ok(moment) = text.parse::<jiff::Timestamp>() {
         return Ok(moment.as_millisecond());
     }
@@ -62,11 +82,11 @@ mod tests {
 
     #[test]
     fn moments_are_dates_or_ages() {
-        assert_eq!(moment("2026-11-22T09:00:07.120Z"), Ok(1_795_338_007_120));
+        assert_eq!(unix_ms("2026-11-22T09:00:07.120Z"), Ok(1_795_338_007_120));
         let now_ms = jiff::Timestamp::now().as_millisecond();
-        assert!(moment("2h").unwrap().abs_diff(now_ms - 7_200_000) < 60_000);
+        assert!(unix_ms("2h").unwrap().abs_diff(now_ms - 7_200_000) < 60_000);
         for wrong in ["", "h", "-1h", "5", "yesterday", "99999999999999999999d", "ü"] {
-            assert!(moment(wrong).is_err(), "{wrong}");
+            assert!(unix_ms(wrong).is_err(), "{wrong}");
         }
     }
 }

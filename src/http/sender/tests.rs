@@ -317,6 +317,7 @@ async fn a_refused_connection_is_a_connect_failure() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let answer = sender().send(post(format!("http://{free}/"))).await;
     assert_eq!(answer.seen, failure(Class::Connect));
+    assert_eq!(answer.cause(), Cause::ConnectRefused);
     assert!(text(&answer).contains("refused"), "{}", text(&answer));
 }
 
@@ -524,6 +525,7 @@ async fn an_untrusted_certificate_is_a_tls_failure() {
     let port = start_tls_receiver().port();
     let answer = sender().send(post(format!("https://localhost:{port}/"))).await;
     assert_eq!(answer.seen, failure(Class::Tls), "{}", text(&answer));
+    assert_eq!(answer.cause(), Cause::TlsUntrusted, "{}", text(&answer));
     assert!(text(&answer).contains("certificate"), "{}", text(&answer));
 }
 

@@ -90,9 +90,13 @@ fn options(store: &Path, day: Day) -> SqliteConnectOptions {
         .pragma("wal_autocheckpoint", "4000")
 }
 
+pub(super) fn is_there(store: &Path, day: Day) -> bool {
+    file(store, day).exists()
+}
+
 /// Opens a day for reading; none if it is gone.
 pub(super) async fn open(store: &Path, day: Day) -> Result<Option<SqliteConnection>, sqlx::Error> {
-    if !file(store, day).exists() {
+    if !is_there(store, day) {
         return Ok(None);
     }
     options(store, day).connect().await.map(Some)

@@ -199,7 +199,9 @@ impl DeliveryLog {
     async fn write_day(&mut self, day: Day, rows: &[Row<'_>]) -> Result<(), sqlx::Error> {
         match (&self.store.inner.pool, self.store.inner.url.path()) {
             (Pool::Sqlite(_), Some(path)) => {
-                if !matches!(self.open, Open::Sqlite(open, _) if open == day) {
+                // A file that another process removed would go on taking rows that nobody can find.
+                let is_open = matches!(self.open, Open::Sqlite(open, _) if open == day);
+                if !is_open || !sqlite::is_there(path, day) {
                     self.open = Open::Sqlite(day, sqlite::make(path, day).await?);
                 }
                 let Open::Sqlite(_, connection) = &mut self.open else { return Ok(()) };
