@@ -150,7 +150,6 @@ impl<B: Broker> Replaying<'_, B> {
     }
 
     /// Publishes all of these at once, keeping the lease meanwhile; those confirmed, and the first failure.
-    #[expect(clippy::type_complexity, reason = "said once, taken apart at once")]
     async fn publish(
         &self,
         job: &ReplayJob,

@@ -114,10 +114,13 @@ impl Trigger<'_> {
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                     Some(Cause::TlsName)
                 }
-                CertificateError::UnknownIssuer | CertificateError::BadSignature => Some(Cause::TlsUntrusted),
-                // A certificate that signs itself is no end of any chain.
-                CertificateError::Other(_) => Some(Cause::TlsUntrusted),
-                _ => None,
+                CertificateError::BadEncoding
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. }
+                | CertificateError::Revoked => None,
+                // Whatever else is wrong, the chain ends at nobody we trust: an unknown issuer, a certificate
+                // that signs itself, a signature that is not the issuer's.
+                _ => Some(Cause::TlsUntrusted),
             },
             TlsError::PeerIncompatible(_)
             | TlsError::InvalidMessage(_)

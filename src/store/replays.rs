@@ -64,7 +64,7 @@ pub enum Choice {
     /// These, whatever was decided about them before, unless they were replayed.
     Letters(Vec<i64>),
     /// All that the filter leaves; its page is ignored.
-    Filter(DeadFilter),
+    Filter(Box<DeadFilter>),
 }
 
 /// A replay and how far it is.

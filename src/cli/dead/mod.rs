@@ -24,19 +24,19 @@ use crate::store::{DeadLetterFull, DeadRow, Store};
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
     /// List dead letters, newest first
-    List(list::List),
+    List(Box<list::List>),
     /// Count dead letters that died of the same: receiver, cause and status
-    Groups(groups::Groups),
+    Groups(Box<groups::Groups>),
     /// Show one dead letter: why, every attempt, the last answer, the event
     Show(show::Show),
     /// Print whole dead letters, one JSON object a line
-    Export(export::Export),
+    Export(Box<export::Export>),
     /// Send dead letters on their way again
-    Replay(replay::Replay),
+    Replay(Box<replay::Replay>),
     /// Replays that run, wait or are done: list, pause, resume, cancel
     Jobs(jobs::Jobs),
     /// Give dead letters up for good; they stay listed with `--state discarded`
-    Discard(discard::Discard),
+    Discard(Box<discard::Discard>),
     /// Words that are none.
     #[command(external_subcommand)]
     Other(Vec<OsString>),

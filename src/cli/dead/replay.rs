@@ -106,7 +106,7 @@ impl Replay {
             {
                 return Err(foreign(letter, id));
             }
-            return Ok(Choice::Filter(filter));
+            return Ok(Choice::Filter(Box::new(filter)));
         }
         let rows = self.chosen.rows(store).await?;
         if let Some((id, tenant)) = &target

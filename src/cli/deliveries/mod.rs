@@ -13,7 +13,7 @@ use super::{Common, Failure, output, services};
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
     /// List attempts and what else befell deliveries, newest first
-    List(list::List),
+    List(Box<list::List>),
     /// Show the life of an event or a document: received, every attempt and why, waits, dead, replayed
     Show(show::Show),
 }
