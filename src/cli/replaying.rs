@@ -69,6 +69,8 @@ impl<B: Broker> Replaying<'_, B> {
         loop {
             match self.keep_lease(job.id).await? {
                 Some(JobState::Running) => break,
+                // By whoever held the lease before.
+                Some(JobState::Done) => return self.released(job.id, Finish::Done).await,
                 Some(other) => return self.released(job.id, Finish::Decided(other)).await,
                 None if Instant::now() >= patience => return Ok(Finish::Taken),
                 None => sleep(CANARY_LOOK).await,

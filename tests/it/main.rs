@@ -22,6 +22,7 @@ mod postgres;
 mod store_and_cache;
 mod store_contract;
 mod store_deliveries;
+mod store_replays;
 mod subscriptions;
 mod support;
 mod tidy;

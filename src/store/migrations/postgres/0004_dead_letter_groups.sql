@@ -6,8 +6,9 @@ ALTER TABLE dead_letters ADD COLUMN class TEXT COLLATE "C";
 ALTER TABLE dead_letters ADD COLUMN status BIGINT;
 ALTER TABLE dead_letters ADD COLUMN replays BIGINT NOT NULL DEFAULT 0;
 
-CREATE INDEX dead_letters_by_group ON dead_letters (kind, host, class, status, tenant, dead_at_ms, replays, id)
-    WHERE state = 'open';
+DROP INDEX dead_letters_by_state;
+CREATE INDEX dead_letters_listed ON dead_letters
+    (state, id, kind, host, class, status, tenant, event_type, dead_at_ms, replays);
 CREATE INDEX dead_letters_by_class ON dead_letters (class, id);
 CREATE INDEX dead_letters_by_host ON dead_letters (host, id);
 CREATE INDEX dead_letters_by_type ON dead_letters (event_type, id);

@@ -7,9 +7,11 @@ ALTER TABLE dead_letters ADD COLUMN class TEXT;
 ALTER TABLE dead_letters ADD COLUMN status INTEGER;
 ALTER TABLE dead_letters ADD COLUMN replays INTEGER NOT NULL DEFAULT 0;
 
--- Holds all that the groups are made of, so that no letter is read for them: bodies stand in the way.
-CREATE INDEX dead_letters_by_group ON dead_letters (kind, host, class, status, tenant, dead_at_ms, replays, id)
-    WHERE state = 'open';
+-- Lists and groups are made of this index alone, in place of the one over state and id: a letter itself is
+-- read only to be shown, since its body stands before these columns.
+DROP INDEX dead_letters_by_state;
+CREATE INDEX dead_letters_listed ON dead_letters
+    (state, id, kind, host, class, status, tenant, event_type, dead_at_ms, replays);
 CREATE INDEX dead_letters_by_class ON dead_letters (class, id);
 CREATE INDEX dead_letters_by_host ON dead_letters (host, id);
 CREATE INDEX dead_letters_by_type ON dead_letters (event_type, id);
