@@ -14,6 +14,7 @@ mod config;
 mod dead;
 mod deliveries;
 mod demo;
+mod descriptors;
 mod failure;
 mod heartbeat;
 mod later;

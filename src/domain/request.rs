@@ -172,7 +172,7 @@ impl ConstantHeaders {
     ///
     /// Names and values were checked when the subscription was made; what is no header is left out.
     pub fn new<'a>(content_type: &str, own: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut all = HeaderMap::with_capacity(16);
+        let mut all = HeaderMap::new();
         all.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         for (name, value) in own {
             if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
@@ -205,14 +205,17 @@ pub fn build(
     let id = webhook_id(&event.id);
 
     let constant = &subscription.constant_headers;
-    let mut headers = constant.all.clone();
-    headers.reserve(ADDED_MAX);
+    let mut headers = HeaderMap::with_capacity(constant.all.len() + ADDED_MAX);
+    for (name, value) in &constant.all {
+        headers.insert(name.clone(), value.clone());
+    }
     if let (false, Some(content_type)) = (body.is_empty(), &constant.content_type) {
         headers.insert(header::CONTENT_TYPE, content_type.clone());
     }
     // An id is visible ASCII, so it always is a value.
     headers.insert(WEBHOOK_ID, HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("")));
-    headers.insert(ATTEMPT, HeaderValue::from(context.attempt));
+    let attempt = if context.attempt == 1 { HeaderValue::from_static("1") } else { context.attempt.into() };
+    headers.insert(ATTEMPT, attempt);
     if context.replay > 0 {
         headers.insert(REPLAY, HeaderValue::from(context.replay));
     }

@@ -17,11 +17,13 @@ pub(super) struct Failure {
     /// Closer than the class, where that is known.
     pub(super) cause: Cause,
     pub(super) text: String,
+    /// This process or machine lacks something; the receiver was never reached.
+    pub(super) is_ours: bool,
 }
 
 impl Failure {
     pub(super) fn new(class: Class, text: impl Into<String>) -> Failure {
-        Failure { class, cause: Cause::of(Seen::Failure(class)), text: text.into() }
+        Failure { class, cause: Cause::of(Seen::Failure(class)), text: text.into(), is_ours: false }
     }
 }
 
@@ -60,7 +62,11 @@ impl From<reqwest::Error> for Failure {
             (None, Some(cause)) => cause.0.to_string(),
             (None, None) => "no connection".to_owned(),
         };
-        Failure { cause: closer.unwrap_or(Cause::of(Seen::Failure(class))), class, text }
+        Failure {
+            cause: closer.unwrap_or(Cause::of(Seen::Failure(class))),
+            is_ours: error.is_connect() && causes.iter().any(Trigger::is_lack),
+            ..Failure::new(class, text)
+        }
     }
 }
 
@@ -139,6 +145,17 @@ impl Trigger<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Says whether the system refused us a socket: too many open files here or on the whole machine, no memory,
+    /// no buffers (errno(3) of Linux).
+    fn is_lack(&self) -> bool {
+        const ENOMEM: i32 = 12;
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        const ENOBUFS: i32 = 105;
+        let code = self.0.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        matches!(code, Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
     }
 
     fn io_kind(&self) -> Option<io::ErrorKind> {

@@ -86,7 +86,8 @@ impl Sender {
         if !is_glanced_at || read_excerpt(&mut response, &mut excerpt).await == Rest::Coming {
             self.drains.take(response);
         }
-        Answer { seen: Seen::Status(status.as_u16()), cause: None, retry_after, elapsed_ms, excerpt }
+        let seen = Seen::Status(status.as_u16());
+        Answer { seen, cause: None, retry_after, elapsed_ms, excerpt, is_our_fault: false }
     }
 }
 
@@ -111,8 +112,8 @@ fn failed(failure: Failure, elapsed_ms: u64) -> Answer {
     debug!(class = failure.cause.as_str(), elapsed_ms, reason = failure.text, "an attempt brought no answer");
     let mut excerpt = failure.text.into_bytes();
     excerpt.truncate(EXCERPT_BYTES_MAX);
-    let (seen, cause) = (Seen::Failure(failure.class), Some(failure.cause));
-    Answer { seen, cause, retry_after: None, elapsed_ms, excerpt }
+    let (seen, cause, is_our_fault) = (Seen::Failure(failure.class), Some(failure.cause), failure.is_ours);
+    Answer { seen, cause, retry_after: None, elapsed_ms, excerpt, is_our_fault }
 }
 
 /// Translates a request; the body is the same memory.

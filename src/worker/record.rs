@@ -13,14 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::clock;
+use super::report::Attempted;
 use crate::broker::Tags;
 use crate::domain::cause::Cause;
 use crate::domain::event::Event;
 use crate::domain::name::SubscriptionId;
-use crate::domain::outcome::Answer;
 use crate::domain::retry::{Reason, Verdict};
 use crate::domain::statuses::Seen;
-use crate::domain::subscription::Subscription;
 use crate::store::deliveries::{LogError, Record, RecordLog, What};
 
 /// Records on their way to the log; at 250 bytes each, a few megabytes.
@@ -71,22 +70,15 @@ impl Recorder {
         Recorder { recorded: Recorded::Nothing, line: None }
     }
 
-    /// An attempt that began at `at_ms` was judged.
-    pub(super) fn attempted(
-        &self,
-        event: &Event<'_>,
-        tags: &Tags,
-        subscription: &Subscription,
-        answer: &Answer,
-        verdict: &Verdict,
-        at_ms: i64,
-    ) {
+    /// An attempt that began at `at_ms` was judged; `tags` are those its message came with.
+    pub(super) fn attempted(&self, attempted: &Attempted<'_>, tags: &Tags, verdict: &Verdict, at_ms: i64) {
+        let Attempted { event, subscription, attempt, answer, .. } = *attempted;
         let (what, reason, wait) = match verdict {
             Verdict::Done => (What::Delivered, None, None),
             Verdict::Retry { wait } => (What::Retry, None, Some(*wait)),
             Verdict::Dead(reason) => (What::Dead, Some(*reason), None),
         };
-        let at_first = what == What::Delivered && tags.attempt == 1 && tags.cycle == 0;
+        let at_first = what == What::Delivered && attempt == 1 && tags.cycle == 0;
         if at_first && self.recorded == Recorded::Failures {
             return;
         }
@@ -94,9 +86,9 @@ impl Recorder {
             Seen::Status(status) => Some(status),
             Seen::Failure(_) => None,
         };
-        let subscription = || Some(subscription.id.clone());
         self.hand_over(|| Record {
-            subscription: subscription(),
+            subscription: Some(subscription.id.clone()),
+            attempt,
             status,
             cause: (what != What::Delivered).then(|| answer.cause()),
             reason,
@@ -113,17 +105,15 @@ impl Recorder {
     }
 
     /// A delivery, or an event without its subscription, was put off for so many units.
-    pub(super) fn deferred(&self, event: &Event<'_>, tags: &Tags, wait: u32) {
-        let at_ms = clock::now_ms();
+    pub(super) fn deferred(&self, event: &Event<'_>, tags: &Tags, wait: u32, at_ms: i64) {
         self.hand_over(|| Record { wait: Some(wait), ..record(What::Deferred, event, tags, at_ms) });
     }
 
     /// Nobody wanted an event.
-    pub(super) fn unmatched(&self, event: &Event<'_>, tags: &Tags) {
+    pub(super) fn unmatched(&self, event: &Event<'_>, tags: &Tags, at_ms: i64) {
         if self.recorded == Recorded::Failures {
             return;
         }
-        let at_ms = clock::now_ms();
         self.hand_over(|| record(What::Unmatched, event, tags, at_ms));
     }
 
@@ -141,7 +131,8 @@ fn record(what: What, event: &Event<'_>, tags: &Tags, at_ms: i64) -> Record {
     Record {
         what,
         at_ms,
-        received_ms: tags.first_seen_ms,
+        // A fresh event was first seen just now.
+        received_ms: tags.first_seen_ms.or(Some(at_ms)),
         event: event.id.clone(),
         kind: event.kind.clone(),
         tenant: event.tenant.clone(),
@@ -289,7 +280,7 @@ mod tests {
         let hints = Hints { time: Some("2026-11-22T09:00:00Z"), ..Hints::default() };
         let event = Event::parse(br#"{"id":"evt_1","type":"a","tenant":"acme"}"#, &hints).unwrap();
         for _ in 0..count {
-            recorder.unmatched(&event, &Tags::default());
+            recorder.unmatched(&event, &Tags::default(), 0);
         }
     }
 
