@@ -132,27 +132,35 @@ fn is_dead(queue: Queue) -> bool {
     matches!(queue, Queue::DeadDeliveries | Queue::DeadEvents)
 }
 
+/// Reads our own headers in one pass; of an odd type they count as absent.
 fn read_ours(headers: &FieldTable, tags: &mut Tags) {
-    let text = |name: &str| header_text(headers, name);
-    let count = |name: &str| {
-        headers.inner().get(name).and_then(integer).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
-    };
-    tags.subscription = text("paperboy-subscription");
-    tags.time = text("paperboy-time").or(tags.time.take());
-    tags.history = text("paperboy-history").unwrap_or_default();
-    tags.answer = text("paperboy-answer").unwrap_or_default();
-    tags.reason = text("paperboy-reason");
-    tags.original = text("paperboy-original");
-    tags.attempt = count("paperboy-attempt");
-    tags.wait = count("paperboy-wait");
-    tags.deferrals = count("paperboy-deferrals");
-    tags.cycle = count("paperboy-cycle");
-    tags.replay = count("paperboy-replay");
-    tags.first_seen_ms = headers.inner().get("paperboy-first-seen").and_then(integer);
+    let count = |value| integer(value).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    for (name, value) in headers.inner() {
+        let Some(name) = name.as_str().strip_prefix("paperboy-") else { continue };
+        match name {
+            "subscription" => tags.subscription = text(value),
+            "time" => tags.time = text(value).or(tags.time.take()),
+            "history" => tags.history = text(value).unwrap_or_default(),
+            "answer" => tags.answer = text(value).unwrap_or_default(),
+            "reason" => tags.reason = text(value),
+            "original" => tags.original = text(value),
+            "attempt" => tags.attempt = count(value),
+            "wait" => tags.wait = count(value),
+            "deferrals" => tags.deferrals = count(value),
+            "cycle" => tags.cycle = count(value),
+            "replay" => tags.replay = count(value),
+            "first-seen" => tags.first_seen_ms = integer(value),
+            _ => {}
+        }
+    }
 }
 
 fn header_text(headers: &FieldTable, name: &str) -> Option<String> {
-    match headers.inner().get(name)? {
+    text(headers.inner().get(name)?)
+}
+
+fn text(value: &AMQPValue) -> Option<String> {
+    match value {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
         _ => None,
     }
