@@ -9,9 +9,6 @@ use super::{DEFAULTS, Fault, nearest::nearest};
 /// Before this every variable is a setting of ours; `PAPERBOY_CONFIG` and `PAPERBOY_API` are not.
 pub(super) const VARIABLE_PREFIX: &str = "PAPERBOY__";
 
-/// Tables of later versions: named, so that nobody looks for a typing mistake.
-const NOT_YET: [&str; 1] = ["sources"];
-
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -60,10 +57,6 @@ impl Settings {
     pub(super) fn apply_file(&mut self, path: PathBuf, table: Table, faults: &mut Vec<Fault>) {
         let origin = Origin::File(path);
         for (section, keys) in table {
-            if NOT_YET.contains(&section.as_str()) {
-                faults.push(Fault::new(&section, format!("`{section}` is not supported yet")));
-                continue;
-            }
             match keys {
                 // A key above the sections.
                 value if self.0.contains_key(&section) => {

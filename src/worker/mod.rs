@@ -13,6 +13,7 @@ pub mod record;
 pub mod replay;
 mod report;
 mod settle;
+pub mod source;
 mod step;
 
 use std::sync::Arc;

@@ -5,9 +5,11 @@
     reason = "a test that cannot go on fails, and says where its logs are"
 )]
 
+mod apply;
 mod bad_input;
 mod bench;
 mod broker;
+mod canary;
 mod cli;
 mod config;
 mod dead_letters;
@@ -20,7 +22,10 @@ mod fairness;
 mod faults;
 mod ops;
 mod postgres;
+mod redis_faults;
+mod rotate_key;
 mod scale;
+mod sources;
 mod store_and_cache;
 mod store_contract;
 mod store_deliveries;

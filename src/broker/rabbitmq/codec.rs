@@ -13,6 +13,7 @@ use crate::broker::{Message, Original, Queue, Tags};
 const PERSISTENT: u8 = 2;
 const VERSION: i64 = 1;
 const TRACEPARENT_BYTES_MAX: usize = 64;
+const SLACK_BYTES_MAX: usize = 64 * 1024;
 /// Together with history (4 KiB), answer (1 KiB) and original headers (8 KiB) far below 16 KiB; at 131,064
 /// bytes of headers the broker closes the connection.
 const REASON_BYTES_MAX: usize = 1024;
@@ -110,8 +111,13 @@ pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
             tags.kind = tags.kind.or_else(|| first_key(headers));
         }
     }
+    let mut body = delivery.data;
+    // The client doubles its buffer with each frame; what is in hand should be as large as it is.
+    if body.capacity() > body.len() + SLACK_BYTES_MAX {
+        body.shrink_to_fit();
+    }
     Message {
-        body: Bytes::from(delivery.data),
+        body: Bytes::from(body),
         tags,
         routing_key: delivery.routing_key.to_string(),
         redelivered: delivery.redelivered,

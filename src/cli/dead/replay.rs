@@ -146,7 +146,7 @@ async fn work(common: &Common, config: &Config, store: &Store, job: &ReplayJob) 
         eprintln!("replay {} goes on: {} of {} were sent", job.id, job.sent, job.total());
     }
     let broker = services::broker(config).await?;
-    let bar = output::progress(usize::try_from(job.waiting).unwrap_or(usize::MAX));
+    let bar = output::progress_of(usize::try_from(job.waiting).unwrap_or(usize::MAX), "letters");
     let mut replayed = 0;
     let replaying = Replaying { store, broker: &broker, owner: owner(), stop: CancellationToken::new() };
     let finish = replaying.work(job, |letter| {

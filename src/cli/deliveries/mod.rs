@@ -21,7 +21,7 @@ pub(super) enum Command {
 impl Command {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let config = common.load()?;
-        let (store, _) = services::open_store(&config).await?;
+        let store = services::open_store(&config).await?;
         let done = match self {
             Command::List(list) => list.run(common, &store).await,
             Command::Show(show) => show.run(common, &config, &store).await,
