@@ -233,6 +233,11 @@ pub(super) async fn heard(redis: &Redis) -> Result<Vec<Heartbeat>, RedisError> {
     Ok(heard)
 }
 
+/// Where this process is, for whoever reads later what it did: `host:pid`.
+pub(super) fn place() -> String {
+    format!("{}:{}", host(), std::process::id())
+}
+
 /// The name of this machine or container.
 fn host() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();

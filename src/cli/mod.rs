@@ -12,6 +12,7 @@ mod bench;
 mod completions;
 mod config;
 mod dead;
+mod deliveries;
 mod demo;
 mod descriptors;
 mod failure;
@@ -22,6 +23,7 @@ mod log;
 mod output;
 mod publish;
 mod receiver;
+mod replaying;
 mod serve;
 mod services;
 mod source;
@@ -84,6 +86,9 @@ enum Command {
     /// What was given up: look, replay, discard
     #[command(subcommand)]
     Dead(dead::Command),
+    /// What became of an event or a document: every attempt, and why
+    #[command(subcommand)]
+    Deliveries(deliveries::Command),
     /// Where subscriptions and dead letters are kept
     #[command(subcommand)]
     Store(store::Command),
@@ -160,6 +165,7 @@ impl Command {
             Command::Publish(publish) => Box::pin(publish.run(&common)).await,
             Command::Subscription(command) => Box::pin(command.run(&common)).await,
             Command::Dead(command) => Box::pin(command.run(&common)).await,
+            Command::Deliveries(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
             Command::Status(status) => Box::pin(status.run(&common)).await,

@@ -87,6 +87,27 @@ pub(super) fn moment(unix_ms: i64) -> String {
     format!("{time:.0}")
 }
 
+/// A wait as people say it; levels double, so most are no round number of minutes.
+pub(super) fn duration(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..120_000 if ms.is_multiple_of(1000) => format!("{} s", ms / 1000),
+        1000..120_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        120_000..7_200_000 => format!("{:.1} min", ms as f64 / 60_000.0),
+        _ => format!("{:.1} h", ms as f64 / 3_600_000.0),
+    }
+}
+
+/// A size as people say it.
+pub(super) fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} bytes"),
+        10_000..10_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        10_000_000..10_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +115,17 @@ mod tests {
     #[test]
     fn escapes_what_would_drive_a_terminal() {
         assert_eq!(printable("a\u{1b}[31mb\nc\0"), "a\\u{1b}[31mb\nc\\u{0}");
+    }
+
+    #[test]
+    fn waits_are_told_in_words() {
+        let told = [20, 2560, 64_000, 128_000, 65_536_000].map(duration);
+        assert_eq!(told, ["20 ms", "2.6 s", "64 s", "2.1 min", "18.2 h"]);
+    }
+
+    #[test]
+    fn sizes_are_told_in_words() {
+        let told = [0, 4096, 52_000, 256_000_000, 20_000_000_000].map(bytes);
+        assert_eq!(told, ["0 bytes", "4096 bytes", "0.1 MB", "256 MB", "20.0 GB"]);
     }
 }

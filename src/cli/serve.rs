@@ -13,17 +13,18 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::heartbeat::Pulse;
-use super::{Common, Failure, descriptors, log, services};
+use super::heartbeat::{self, Pulse};
+use super::{Common, Failure, descriptors, log, replaying, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::rabbitmq::{Intake, RabbitMq, Share};
 use crate::broker::{Queue, Windows};
 use crate::cache::Freshness;
 use crate::cache::directory::CachedDirectory;
 use crate::cache::redis::Redis;
-use crate::config::{self, Config, Role};
+use crate::config::{self, Config, LogKeep, Role};
 use crate::http::Sender;
 use crate::worker::balance::Balance;
+use crate::worker::record::{self, Recorded, Recorder};
 use crate::worker::{self, Places, Worker, drain};
 
 /// Upper bounds of the buckets that attempts are counted in, in seconds.
@@ -173,6 +174,16 @@ impl Process {
         let conditions = vec![self.broker.held(), self.directory.fault()];
         tasks.spawn(keep_gate(conditions, gate, background.clone()));
 
+        let recorded = match self.config.delivery_log.keep {
+            LogKeep::All => Recorded::All,
+            LogKeep::Failures => Recorded::Failures,
+            LogKeep::Off => Recorded::Nothing,
+        };
+        let (recorder, records) = record::line(recorded);
+        let log = self.store.delivery_log(&heartbeat::place());
+        let (days, written_until) = (self.config.delivery_log.days, CancellationToken::new());
+        let mut recording = Some(tokio::spawn(records.run(log, days, written_until.clone())));
+
         let balance = Arc::new(Balance::default());
         let (mut delivering, mut delivering_now) = (None, None);
         let (mut forwarding, mut beside) = (None, Vec::new());
@@ -182,7 +193,7 @@ impl Process {
             delivering_now = Some((Arc::clone(&balance), Arc::clone(&places)));
             let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
-            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), places)));
+            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), places, recorder)));
 
             // Only publishing has to be possible: who subscribes is asked of the event later.
             let (gate, gate_open) = watch::channel(false);
@@ -191,6 +202,15 @@ impl Process {
                 beside.push(Probe { name: "sources", fault: sources.fault });
                 forwarding = Some(sources.task);
             }
+        }
+        if self.role != Role::Worker {
+            let taking_over =
+                replaying::take_over(self.store.clone(), Arc::clone(&self.broker), stop.clone());
+            let until = background.clone();
+            tasks.spawn(async move {
+                taking_over.await;
+                until.cancelled().await;
+            });
         }
         let mut draining = None;
         if drains {
@@ -251,6 +271,7 @@ impl Process {
             _ = ended(&mut delivering), if delivering.is_some() => Some("the worker"),
             _ = ended(&mut forwarding), if forwarding.is_some() => Some("a source"),
             _ = ended(&mut draining), if draining.is_some() => Some("the drain of dead letters"),
+            _ = ended(&mut recording), if recording.is_some() => Some("the delivery log"),
         };
         if let Some(part) = failed {
             error!("{part} ended unasked; stopping");
@@ -274,6 +295,11 @@ impl Process {
         }
         if let Some(Err(error)) = ended(&mut draining).await {
             error!("the drain of dead letters failed: {error}");
+        }
+        // Whatever was finished is in its line by now.
+        written_until.cancel();
+        if let Some(Err(error)) = ended(&mut recording).await {
+            error!("the delivery log failed: {error}");
         }
         background.cancel();
         let all = async { while tasks.join_next().await.is_some() {} };
@@ -319,6 +345,7 @@ impl Process {
         intake: Intake,
         balance: Arc<Balance>,
         places: Arc<Places>,
+        recorder: Recorder,
     ) -> impl Future<Output = worker::Finish> + Send + use<> {
         let settings = worker::Settings {
             event_bytes_max: self.config.limits.event_bytes_max,
@@ -327,14 +354,15 @@ impl Process {
             publish_patience: PUBLISH_PATIENCE,
         };
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
-        let worker = Arc::new(Worker::new(
+        let worker = Worker::new(
             broker,
             directory,
             Arc::clone(&self.sender),
             settings,
             Arc::clone(&balance),
             Arc::clone(&places),
-        ));
+        );
+        let worker = Arc::new(worker.recording(recorder));
         let sender = Arc::clone(&self.sender);
         async move {
             let gauge = tokio::spawn(publish_gauges(balance, places));

@@ -153,7 +153,7 @@ impl Facts {
             println!("nothing waits in the delay levels");
         }
         for (wait_ms, name, ready) in self.waiting() {
-            println!("{ready} wait {} in {name}", duration(wait_ms));
+            println!("{ready} wait {} in {name}", output::duration(wait_ms));
         }
         println!();
         match &self.processes {
@@ -201,7 +201,11 @@ impl Facts {
         }
         println!();
         match &self.store {
-            Kept::There(store) => println!("open dead letters in the store: {}", store.dead_letters),
+            Kept::There(store) => {
+                println!("open dead letters in the store: {}", store.dead_letters);
+                let days = output::count(usize::try_from(store.deliveries.days).unwrap_or(usize::MAX), "day");
+                println!("delivery log: {days}, {}", output::bytes(store.deliveries.bytes));
+            }
             Kept::Missing => println!("there is no store to look for dead letters in"),
             Kept::Unknown(why) => println!("open dead letters are not known: {}", output::printable(why)),
         }
@@ -230,6 +234,10 @@ impl Facts {
             "slow_endpoints": self.slow(),
             "dead_letters_open": match &self.store {
                 Kept::There(store) => json!(store.dead_letters),
+                Kept::Missing | Kept::Unknown(_) => Value::Null,
+            },
+            "delivery_log": match &self.store {
+                Kept::There(store) => json!({ "days": store.deliveries.days, "bytes": store.deliveries.bytes }),
                 Kept::Missing | Kept::Unknown(_) => Value::Null,
             },
             "warnings": warnings,
@@ -309,27 +317,5 @@ fn pace(ms: Option<u64>) -> String {
         None => "no answer yet".to_owned(),
         Some(1000..) => "1 s or more".to_owned(),
         Some(ms) => format!("{ms} ms"),
-    }
-}
-
-/// A wait as people say it; levels double, so most are no round number of minutes.
-fn duration(ms: u64) -> String {
-    match ms {
-        0..1000 => format!("{ms} ms"),
-        1000..120_000 if ms.is_multiple_of(1000) => format!("{} s", ms / 1000),
-        1000..120_000 => format!("{:.1} s", ms as f64 / 1000.0),
-        120_000..7_200_000 => format!("{:.1} min", ms as f64 / 60_000.0),
-        _ => format!("{:.1} h", ms as f64 / 3_600_000.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_are_told_in_words() {
-        let told = [20, 2560, 64_000, 128_000, 65_536_000].map(duration);
-        assert_eq!(told, ["20 ms", "2.6 s", "64 s", "2.1 min", "18.2 h"]);
     }
 }

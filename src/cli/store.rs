@@ -45,6 +45,8 @@ impl Command {
                         "subscriptions": status.subscriptions,
                         "dead_letters": status.dead_letters,
                         "file_bytes": status.file_bytes,
+                        "delivery_log_days": status.deliveries.days,
+                        "delivery_log_bytes": status.deliveries.bytes,
                     }));
                     return Ok(());
                 }
@@ -58,6 +60,7 @@ impl Command {
                     ("subscriptions", status.subscriptions.to_string()),
                     ("open dead letters", status.dead_letters.to_string()),
                     ("bytes on disk", status.file_bytes.to_string()),
+                    ("log of deliveries", format!("{} bytes", status.deliveries.bytes)),
                 ];
                 for (name, value) in rows {
                     println!("{name:<18} {value}");

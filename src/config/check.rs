@@ -5,9 +5,10 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    ApiConfig, BrokerConfig, BrokerUrl, CacheConfig, Config, DeadConfig, DeliveryConfig, EgressConfig, Fault,
-    LimitsConfig, LogConfig, LogFormat, RedisConfig, RedisUrl, Role, SecretsConfig, SecretsKey, StoreConfig,
-    StoreUrl, WorkerConfig, settings::Settings, sources::SourceTables,
+    ApiConfig, BrokerConfig, BrokerUrl, CacheConfig, Config, DeadConfig, DeliveryConfig, DeliveryLogConfig,
+    EgressConfig, Fault, LimitsConfig, LogConfig, LogFormat, LogKeep, RedisConfig, RedisUrl, Role,
+    SecretsConfig, SecretsKey, StoreConfig, StoreUrl, WorkerConfig, settings::Settings,
+    sources::SourceTables,
 };
 use crate::{
     domain::{seal::SealKey, secret::Secret},
@@ -41,6 +42,8 @@ pub(super) fn check(settings: &Settings, sources: &SourceTables, faults: &mut Ve
         grace_s: check.number("delivery.grace_s", 1..=3_600),
         wait_age_max_s: check.number("delivery.wait_age_max_s", 1..=2_592_000),
     };
+    let log_keep = check.log_keep();
+    let log_days = check.number("delivery_log_days", 1..=365);
     let dead = DeadConfig {
         drain: settings.flag("dead.drain"),
         retention_days: check.number("dead.retention_days", 1..=3_650),
@@ -64,6 +67,7 @@ pub(super) fn check(settings: &Settings, sources: &SourceTables, faults: &mut Ve
         worker,
         secrets: SecretsConfig { key: key?, old_keys },
         delivery,
+        delivery_log: DeliveryLogConfig { keep: log_keep?, days: log_days },
         dead,
         limits,
         egress,
@@ -273,6 +277,19 @@ impl Check<'_> {
             }
         }
         checked
+    }
+
+    fn log_keep(&mut self) -> Option<LogKeep> {
+        match self.settings.text("delivery_log") {
+            "all" => Some(LogKeep::All),
+            "failures" => Some(LogKeep::Failures),
+            "off" => Some(LogKeep::Off),
+            other => {
+                let rest = format!("is `{other}`, which is unknown");
+                self.fault("delivery_log", &rest, "write `all`, `failures` or `off`");
+                None
+            }
+        }
     }
 
     fn log_format(&mut self) -> Option<LogFormat> {

@@ -140,6 +140,7 @@ fn syntax_fault(path: &Path, text: &str, error: &toml::de::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{DeliveryLogConfig, LogKeep};
 
     fn faults(file: Option<&str>, variables: &[(&str, &str)]) -> Vec<String> {
         load(&Sources::from_text(file, variables))
@@ -226,10 +227,18 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_later_is_named_as_such() {
+    fn a_key_of_the_top_is_read_from_every_source_and_misplaced_it_says_where_it_belongs() {
+        let log = |file, variables: &[_]| load(&Sources::from_text(file, variables)).unwrap().delivery_log;
+        assert_eq!(log(None, &[]), DeliveryLogConfig { keep: LogKeep::All, days: 7 });
+        let file = Some("delivery_log = 'failures'\ndelivery_log_days = 3\n[log]\nfilter = 'info'");
+        assert_eq!(log(file, &[]), DeliveryLogConfig { keep: LogKeep::Failures, days: 3 });
+        assert_eq!(log(file, &[("PAPERBOY__DELIVERY_LOG", "off")]).keep, LogKeep::Off);
+        assert!(only_fault(Some("[delivery_log]\nkeep = 1"), &[]).contains("must be a string"));
         assert!(
-            only_fault(Some("[delivery_log]\nkeep = 1"), &[]).contains("`delivery_log` is not supported yet")
+            only_fault(Some("[log]\ndelivery_log = 'off'"), &[])
+                .contains("`delivery_log` stands above the first section")
         );
+        assert!(only_fault(Some("delivery_log = 'some'"), &[]).contains("`failures`"));
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub struct Config {
     pub worker: WorkerConfig,
     pub secrets: SecretsConfig,
     pub delivery: DeliveryConfig,
+    pub delivery_log: DeliveryLogConfig,
     pub dead: DeadConfig,
     pub limits: LimitsConfig,
     pub egress: EgressConfig,
@@ -154,6 +155,22 @@ pub struct DeliveryConfig {
     pub grace_s: u32,
     /// Seconds a delivery may be deferred without an attempt before it is dead as `starved`.
     pub wait_age_max_s: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryLogConfig {
+    pub keep: LogKeep,
+    /// Whole days it goes back.
+    pub days: u32,
+}
+
+/// What is kept of deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogKeep {
+    All,
+    /// All but what was delivered at the first attempt.
+    Failures,
+    Off,
 }
 
 #[derive(Debug, Clone)]

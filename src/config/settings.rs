@@ -9,9 +9,6 @@ use super::{DEFAULTS, Fault, nearest::nearest};
 /// Before this every variable is a setting of ours; `PAPERBOY_CONFIG` and `PAPERBOY_API` are not.
 pub(super) const VARIABLE_PREFIX: &str = "PAPERBOY__";
 
-/// Tables of later versions: named, so that nobody looks for a typing mistake.
-const NOT_YET: [&str; 1] = ["delivery_log"];
-
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -37,7 +34,7 @@ pub(super) struct Setting {
     pub(super) origin: Origin,
 }
 
-/// Every key of `default.toml` as `section.key`, each with a value of the default's type.
+/// Every key of `default.toml` as `section.key`, or as `key` where it stands above the sections, each with a value of the default's type.
 pub(super) struct Settings(BTreeMap<String, Setting>);
 
 impl Settings {
@@ -45,8 +42,12 @@ impl Settings {
         let table: Table = DEFAULTS.parse().expect("default.toml is parsed by a test");
         let mut settings = BTreeMap::new();
         for (section, keys) in table {
-            for (key, value) in keys.as_table().cloned().unwrap_or_default() {
-                settings.insert(format!("{section}.{key}"), Setting { value, origin: Origin::Default });
+            let default = |value| Setting { value, origin: Origin::Default };
+            match keys {
+                Value::Table(keys) => settings.extend(
+                    keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), default(value))),
+                ),
+                value => drop(settings.insert(section, default(value))),
             }
         }
         Settings(settings)
@@ -56,11 +57,11 @@ impl Settings {
     pub(super) fn apply_file(&mut self, path: PathBuf, table: Table, faults: &mut Vec<Fault>) {
         let origin = Origin::File(path);
         for (section, keys) in table {
-            if NOT_YET.contains(&section.as_str()) {
-                faults.push(Fault::new(&section, format!("`{section}` is not supported yet")));
-                continue;
-            }
             match keys {
+                // A key above the sections.
+                value if self.0.contains_key(&section) => {
+                    faults.extend(self.set(&section, value, origin.clone()).err());
+                }
                 Value::Table(keys) if keys.is_empty() && !self.has_section(&section) => {
                     faults.push(self.unknown(&section, &origin));
                 }
@@ -159,6 +160,11 @@ impl Settings {
 
     fn unknown(&self, key: &str, origin: &Origin) -> Fault {
         let fault = Fault::new(key, format!("unknown key {}", named(key, origin)));
+        // Whoever writes a key of the top below a section meant the one at the top.
+        let last = key.rsplit('.').next().unwrap_or(key);
+        if last != key && self.0.contains_key(last) {
+            return fault.hint(format!("`{last}` stands above the first section"));
+        }
         let sections = self.0.keys().filter_map(|key| key.split('.').next());
         let near = match key.contains('.') {
             true => nearest(key, self.0.keys().map(String::as_str)),

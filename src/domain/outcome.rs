@@ -7,12 +7,15 @@ use jiff::civil::DateTime;
 use jiff::fmt::strtime;
 use jiff::tz::Offset;
 
+use crate::domain::cause::Cause;
 use crate::domain::statuses::{Class, Seen, StatusSet};
 
 /// What came back from one attempt, as plain data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub seen: Seen,
+    /// Why there is no answer, closer than its class says; `None` where there is one.
+    pub cause: Option<Cause>,
     /// Seconds from the answer's `Retry-After`, see [`parse_retry_after`].
     pub retry_after: Option<u64>,
     pub elapsed_ms: u64,
@@ -20,6 +23,13 @@ pub struct Answer {
     pub excerpt: Vec<u8>,
     /// Nothing was sent because this process lacks what it takes (open files, memory): the receiver has no part in it.
     pub is_our_fault: bool,
+}
+
+impl Answer {
+    /// Why it is no success, as closely as is known.
+    pub fn cause(&self) -> Cause {
+        self.cause.unwrap_or_else(|| Cause::of(self.seen))
+    }
 }
 
 /// What the receiver did.
@@ -147,7 +157,14 @@ mod tests {
     use super::*;
 
     fn judge(success: &[&str], seen: Seen, retry_after: Option<u64>) -> Outcome {
-        let answer = Answer { seen, retry_after, elapsed_ms: 1, excerpt: Vec::new(), is_our_fault: false };
+        let answer = Answer {
+            seen,
+            cause: None,
+            retry_after,
+            elapsed_ms: 1,
+            excerpt: Vec::new(),
+            is_our_fault: false,
+        };
         Outcome::judge(&StatusSet::parse(success).unwrap(), &answer)
     }
 

@@ -86,7 +86,8 @@ impl Sender {
         if !is_glanced_at || read_excerpt(&mut response, &mut excerpt).await == Rest::Coming {
             self.drains.take(response);
         }
-        Answer { seen: Seen::Status(status.as_u16()), retry_after, elapsed_ms, excerpt, is_our_fault: false }
+        let seen = Seen::Status(status.as_u16());
+        Answer { seen, cause: None, retry_after, elapsed_ms, excerpt, is_our_fault: false }
     }
 }
 
@@ -108,11 +109,11 @@ impl Transport for Sender {
 
 /// Makes an answer of a failure, with our own words where an answer has the receiver's.
 fn failed(failure: Failure, elapsed_ms: u64) -> Answer {
-    debug!(class = failure.class.as_str(), elapsed_ms, reason = failure.text, "an attempt brought no answer");
+    debug!(class = failure.cause.as_str(), elapsed_ms, reason = failure.text, "an attempt brought no answer");
     let mut excerpt = failure.text.into_bytes();
     excerpt.truncate(EXCERPT_BYTES_MAX);
-    let is_our_fault = failure.is_ours;
-    Answer { seen: Seen::Failure(failure.class), retry_after: None, elapsed_ms, excerpt, is_our_fault }
+    let (seen, cause, is_our_fault) = (Seen::Failure(failure.class), Some(failure.cause), failure.is_ours);
+    Answer { seen, cause, retry_after: None, elapsed_ms, excerpt, is_our_fault }
 }
 
 /// Translates a request; the body is the same memory.

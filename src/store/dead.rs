@@ -3,7 +3,11 @@
 //! The drain hands over what it took from the dead queues and acknowledges it after the commit, so a
 //! letter may come twice; it is kept once. Replaying is not done here, only noted.
 
-use std::collections::BTreeSet;
+mod filter;
+mod fingerprint;
+mod groups;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::Context as _;
@@ -13,21 +17,24 @@ use sha2::{Digest, Sha256};
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 
+pub(super) use self::filter::chosen;
+pub use self::filter::{DeadFilter, LIST_LIMIT};
+use self::fingerprint::Fingerprint;
+pub use self::groups::DeadGroup;
 use super::pool::Session;
-use super::statement::{Row, Statement};
+use super::statement::Row;
 use super::{Store, Write, count, postgres, sqlite};
 
 /// The reason of a letter that stands for one the engine refused.
 pub const UNDRAINABLE: &str = "undrainable";
-/// The page of a list when nobody says otherwise.
-pub const LIST_LIMIT: u32 = 50;
 const NOTE_CHARS_MAX: usize = 1024;
 
 /// The columns of a [`DeadRow`], a macro so that they can be part of static text.
 macro_rules! row_columns {
     () => {
         "id, kind, reason, tenant, event_id, event_type, subscription, document_id, batch_id, cycle, attempts, \
-         history, CAST(length(body) AS bigint) AS body_bytes, first_seen_ms, dead_at_ms, state, state_at_ms, note"
+         history, CAST(length(body) AS bigint) AS body_bytes, first_seen_ms, dead_at_ms, state, state_at_ms, note, \
+         host, class, status, replays"
     };
 }
 
@@ -185,39 +192,6 @@ pub enum KeepError {
     Unavailable(anyhow::Error),
 }
 
-/// Which dead letters to list; `Default` is the newest open ones.
-#[derive(Debug, Clone)]
-pub struct DeadFilter {
-    pub kind: Option<Kind>,
-    pub tenant: Option<String>,
-    pub subscription: Option<String>,
-    /// The word before the colon, or the whole reason.
-    pub reason: Option<String>,
-    pub event_id: Option<String>,
-    pub document_id: Option<String>,
-    /// `None` for all.
-    pub state: Option<DeadState>,
-    pub limit: u32,
-    /// Only letters older than this one: the last id of the page before.
-    pub before_id: Option<i64>,
-}
-
-impl Default for DeadFilter {
-    fn default() -> Self {
-        DeadFilter {
-            kind: None,
-            tenant: None,
-            subscription: None,
-            reason: None,
-            event_id: None,
-            document_id: None,
-            state: Some(DeadState::Open),
-            limit: LIST_LIMIT,
-            before_id: None,
-        }
-    }
-}
-
 /// A dead letter in a list: everything but the contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadRow {
@@ -241,6 +215,14 @@ pub struct DeadRow {
     /// When a person decided.
     pub state_at_ms: Option<i64>,
     pub note: Option<String>,
+    /// The receiver's host, as its subscription said when the letter was kept.
+    pub host: Option<String>,
+    /// The word of a cause, or the reason where no attempt was to blame; none in letters of older versions.
+    pub class: Option<String>,
+    /// The status of the last answer.
+    pub status: Option<u16>,
+    /// How often it had been replayed before it died this time.
+    pub replays: u32,
 }
 
 /// A dead letter with its contents. `Debug` shows only the row.
@@ -296,9 +278,10 @@ impl Store {
     pub async fn keep_dead(&self, letters: &[DeadLetter]) -> Result<usize, KeepError> {
         let mut write = self.begin_sealed_write().await.map_err(keep_error)?;
         let sealed = letters.iter().map(|letter| self.seal_letter(letter)).collect::<Result<Vec<_>, _>>()?;
+        let mut hosts = BTreeMap::new();
         let mut new = 0;
         for letter in &sealed {
-            new += usize::from(insert(&mut write, letter).await.map_err(keep_error)?);
+            new += usize::from(insert(&mut write, letter, &mut hosts).await.map_err(keep_error)?);
         }
         write.commit().await.map_err(keep_error)?;
         Ok(new)
@@ -316,7 +299,7 @@ impl Store {
         // The key of the letter refused, so that two refused letters of one body are both kept.
         let mut write = self.begin_sealed_write().await.map_err(keep_error)?;
         let sealed = self.seal_letter_as(&stand_in, letter.key())?;
-        let new = insert(&mut write, &sealed).await.map_err(keep_error)?;
+        let new = insert(&mut write, &sealed, &mut BTreeMap::new()).await.map_err(keep_error)?;
         write.commit().await.map_err(keep_error)?;
         Ok(new)
     }
@@ -327,7 +310,7 @@ impl Store {
             let mut connection = self.inner.pool.acquire().await?;
             let query =
                 connection.query(concat!("SELECT ", row_columns!(), " FROM dead_letters WHERE 1 = 1"));
-            chosen(query, filter).fetch_all().await
+            filter::page(query, filter).fetch_all().await
         };
         let rows = rows.await.context("could not list dead letters from the store")?;
         rows.iter().map(|row| dead_row(row).context("a dead letter cannot be read")).collect()
@@ -399,8 +382,8 @@ impl Store {
         u32::try_from(cycle).context(failed)
     }
 
-    /// Forgets letters that died before `before_ms`, whatever was decided about them, at most `limit` at a
-    /// time so that no transaction is long; returns how many.
+    /// Forgets replays that were begun and letters that died before `before_ms`, whatever was decided about
+    /// them: letters at most `limit` at a time so that no transaction is long; returns how many.
     pub async fn forget_dead(&self, before_ms: i64, limit: u32) -> anyhow::Result<u64> {
         let failed = "could not forget old dead letters in the store";
         let mut write = self.begin_write().await.context(failed)?;
@@ -414,6 +397,12 @@ impl Store {
             .execute()
             .await
             .context(failed)?;
+        for old in [
+            "DELETE FROM replay_items WHERE job IN (SELECT id FROM replay_jobs WHERE created_at_ms < $1)",
+            "DELETE FROM replay_jobs WHERE created_at_ms < $1",
+        ] {
+            write.query(old).bind(before_ms).execute().await.context(failed)?;
+        }
         write.commit().await.context(failed)?;
         Ok(gone)
     }
@@ -470,13 +459,24 @@ pub(super) fn record_name(key: &[u8], part: &str) -> Vec<u8> {
 }
 
 /// Whether the letter was new.
-async fn insert(write: &mut Write<'_>, sealed: &SealedLetter<'_>) -> Result<bool, sqlx::Error> {
+async fn insert(
+    write: &mut Write<'_>,
+    sealed: &SealedLetter<'_>,
+    hosts: &mut BTreeMap<String, Option<String>>,
+) -> Result<bool, sqlx::Error> {
     let letter = sealed.letter;
+    let host = match &letter.subscription {
+        Some(id) => fingerprint::host(write, id, hosts).await?,
+        None => None,
+    };
+    let fingerprint = Fingerprint::of(letter);
     let query = write.query(
         "INSERT INTO dead_letters
              (letter_key, kind, reason, tenant, event_id, event_type, subscription, document_id, batch_id,
-              cycle, attempts, body, body_sha256, headers, history, answer, first_seen_ms, dead_at_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+              cycle, attempts, body, body_sha256, headers, history, answer, first_seen_ms, dead_at_ms,
+              host, class, status, replays)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                 $21, $22)
          ON CONFLICT (letter_key) DO NOTHING",
     );
     let inserted = query
@@ -498,6 +498,10 @@ async fn insert(write: &mut Write<'_>, sealed: &SealedLetter<'_>) -> Result<bool
         .bind(&sealed.answer)
         .bind(letter.first_seen_ms)
         .bind(letter.dead_at_ms)
+        .bind(host)
+        .bind(fingerprint.class)
+        .bind(fingerprint.status.map(i64::from))
+        .bind(i64::from(fingerprint.replays))
         .execute()
         .await?;
     Ok(inserted > 0)
@@ -514,37 +518,6 @@ fn keep_error(error: sqlx::Error) -> KeepError {
         _ => false,
     };
     if is_refusal { KeepError::Refused(error.to_string()) } else { KeepError::Unavailable(error.into()) }
-}
-
-/// Adds to a list what the filter asks for.
-fn chosen<'c>(mut query: Statement<'c>, filter: &DeadFilter) -> Statement<'c> {
-    let equals = [
-        (" AND kind = ", filter.kind.map(Kind::as_str)),
-        (" AND tenant = ", filter.tenant.as_deref()),
-        (" AND subscription = ", filter.subscription.as_deref()),
-        (" AND event_id = ", filter.event_id.as_deref()),
-        (" AND document_id = ", filter.document_id.as_deref()),
-        (" AND state = ", filter.state.map(DeadState::as_str)),
-    ];
-    for (column, value) in equals {
-        if let Some(value) = value {
-            query.push_bind(column, value);
-        }
-    }
-    if let Some(reason) = &filter.reason {
-        let word = format!("{reason}:");
-        query.push_bind(" AND (reason = ", reason);
-        // Postgres has no `substr` for the wider number.
-        let characters = i32::try_from(word.chars().count()).unwrap_or(i32::MAX);
-        query.push_bind(" OR substr(reason, 1, ", characters);
-        query.push_bind(") = ", word);
-        query.push(")");
-    }
-    if let Some(id) = filter.before_id {
-        query.push_bind(" AND id < ", id);
-    }
-    query.push_bind(" ORDER BY id DESC LIMIT ", i64::from(filter.limit));
-    query
 }
 
 fn dead_row(row: &Row) -> anyhow::Result<DeadRow> {
@@ -567,6 +540,10 @@ fn dead_row(row: &Row) -> anyhow::Result<DeadRow> {
         state: DeadState::parse(&row.get::<String>("state")?).context("unknown state")?,
         state_at_ms: row.get("state_at_ms")?,
         note: row.get("note")?,
+        host: row.get("host")?,
+        class: row.get("class")?,
+        status: row.get::<Option<i64>>("status")?.and_then(|status| u16::try_from(status).ok()),
+        replays: small(row, "replays")?,
     })
 }
 

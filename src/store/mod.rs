@@ -2,7 +2,8 @@
 //!
 //! It is the truth that caches are filled from, and it stays off the path of a delivery. Whatever may
 //! hold a secret is sealed before it reaches the engine, so no file of the database, its log included,
-//! ever holds one in clear. No event is kept here except as a dead letter.
+//! ever holds one in clear. No event is kept here except as a dead letter; the delivery log holds names and
+//! numbers only.
 //!
 //! Two engines, one set of methods: SQLite in a file, or PostgreSQL by its address. The SQL is written once,
 //! in what both understand; `statement` and `pool` carry it to either, and what only one of them has is in
@@ -10,12 +11,14 @@
 
 pub mod changes;
 pub mod dead;
+pub mod deliveries;
 mod files;
 pub mod key;
 mod meta;
 mod opening;
 mod pool;
 mod postgres;
+pub mod replays;
 pub mod rotation;
 mod sealing;
 mod sqlite;
@@ -33,8 +36,9 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub use self::changes::Changes;
 pub use self::dead::{
-    DeadFilter, DeadLetter, DeadLetterFull, DeadLetterStore, DeadRow, DeadState, KeepError,
+    DeadFilter, DeadGroup, DeadLetter, DeadLetterFull, DeadLetterStore, DeadRow, DeadState, KeepError,
 };
+pub use self::deliveries::DeliveryLog;
 pub use self::opening::OpenError;
 use self::pool::{Pool, Session, Transaction};
 pub use self::rotation::Resealed;

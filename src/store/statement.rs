@@ -58,6 +58,11 @@ impl<'c> Statement<'c> {
         self.text.to_mut().push_str(&format!("${number}"));
     }
 
+    /// Continues the text with the eight digits of a day, which end the name of its table.
+    pub(super) fn push_day(&mut self, day: super::deliveries::Day) {
+        self.text.to_mut().push_str(&day.to_string());
+    }
+
     /// Adds a value and returns its number.
     fn add<'v, T: Value<'v>>(&mut self, value: T) -> usize {
         let (added, number) = match &mut self.on {

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 
+use super::deliveries::{self, LogSize};
 use super::opening::{self, OpenError};
 use super::pool::{Pool, Session};
 use super::url::StoreUrl;
@@ -22,8 +23,10 @@ pub struct StoreStatus {
     pub subscriptions: u64,
     /// Dead letters that nobody has replayed or discarded.
     pub dead_letters: u64,
-    /// SQLite: the file and its log together. Postgres: the tables and their indexes.
+    /// SQLite: the file and its log together. Postgres: the tables and their indexes. Without the delivery log.
     pub file_bytes: u64,
+    /// The delivery log.
+    pub deliveries: LogSize,
 }
 
 impl Store {
@@ -50,6 +53,7 @@ fn missing(url: StoreUrl) -> StoreStatus {
         subscriptions: 0,
         dead_letters: 0,
         file_bytes: 0,
+        deliveries: LogSize::default(),
         url,
     }
 }
@@ -65,7 +69,9 @@ async fn read(pool: &Pool, url: &StoreUrl) -> Result<StoreStatus, OpenError> {
             (applied.is_made, count(bytes))
         }
     };
-    let status = StoreStatus { exists, file_bytes, pending: applied.pending, ..missing(url.clone()) };
+    let deliveries = deliveries::log_size(pool, url).await.with_context(failed)?;
+    let status =
+        StoreStatus { exists, file_bytes, deliveries, pending: applied.pending, ..missing(url.clone()) };
     if applied.versions.is_empty() {
         return Ok(status);
     }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::balance::Ending;
-use super::defer::Cause;
 use super::report::Attempted;
 use super::step::Step;
 use super::{Worker, clock, defer, step};
 use crate::broker::{Broker, Message, Queue, Tags};
 use crate::cache::Directory;
+use crate::domain::cause::Cause;
 use crate::domain::event::Event;
 use crate::domain::history::{Entry, History};
 use crate::domain::outcome::{Answer, Outcome};
@@ -35,7 +35,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     ) -> Step {
         let tags = || step::addressed(&message.tags, event, subscription, now_ms);
         let Some(place) = self.places.enter(queue, subscription).await else {
-            return defer::defer(message, tags(), Cause::Busy, now_ms, self.settings.wait_age_max);
+            return self.put_off(message, event, tags(), defer::Cause::Busy, now_ms);
         };
         let started_ms = clock::now_ms();
         let context = AttemptContext {
@@ -52,12 +52,13 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 let mut tags = tags();
                 note(&mut tags, started_ms, Class::Template.as_str(), 0);
                 tags.answer = error.to_string();
+                self.recorder.dead(event, &tags, Reason::Permanent, Some(Cause::Template));
                 return Step::dead(Reason::Permanent, message, tags);
             }
         };
         let answer = self.transport.send(request).await;
         if answer.is_our_fault {
-            return defer::defer(message, tags(), Cause::Lack, now_ms, self.settings.wait_age_max);
+            return self.put_off(message, event, tags(), defer::Cause::Lack, now_ms);
         }
         place.answered();
         let outcome = Outcome::judge(&subscription.success, &answer);
@@ -65,6 +66,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             Attempted { event, subscription, attempt: context.attempt, outcome: &outcome, answer: &answer };
         if let Outcome::Delivered { .. } = outcome {
             self.meters.attempted(&attempted, &Verdict::Done);
+            self.recorder.attempted(&attempted, &message.tags, &Verdict::Done, started_ms);
             return Step::Done(Ending::Delivered);
         }
         let mut tags = tags();
@@ -72,6 +74,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         note(&mut tags, started_ms, &seen(&answer), answer.elapsed_ms);
         let verdict = retry::decide(&subscription.retry, tags.attempt, &outcome, clock::chance());
         self.meters.attempted(&attempted, &verdict);
+        self.recorder.attempted(&attempted, &message.tags, &verdict, started_ms);
         match verdict {
             Verdict::Done => Step::Done(Ending::Delivered),
             Verdict::Retry { wait } => {
@@ -96,7 +99,8 @@ fn note(tags: &mut Tags, at_ms: i64, what: &str, elapsed_ms: u64) {
 fn seen(answer: &Answer) -> String {
     match &answer.seen {
         Seen::Status(status) => status.to_string(),
-        Seen::Failure(class) => class.as_str().to_owned(),
+        // Closer than its class, so that a dead letter can tell an expired certificate from a wrong name.
+        Seen::Failure(_) => answer.cause().as_str().to_owned(),
     }
 }
 

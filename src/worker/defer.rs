@@ -7,7 +7,6 @@ use super::report;
 use super::step::Step;
 use crate::broker::{Message, Tags};
 use crate::domain::history::History;
-use crate::domain::retry::Reason;
 
 const FIRST_WAIT: u32 = 4;
 const DOUBLINGS_MAX: u32 = 6;
@@ -34,22 +33,17 @@ impl Cause {
     }
 }
 
-/// Defers, or ends as `starved` what had no attempt for `wait_age_max`.
-pub(super) fn defer(
-    message: &Message,
-    mut tags: Tags,
-    cause: Cause,
-    now_ms: i64,
-    wait_age_max: Duration,
-) -> Step {
-    let waited_ms = u128::try_from(now_ms.saturating_sub(last_attempt_ms(&tags, now_ms))).unwrap_or(0);
-    if waited_ms > wait_age_max.as_millis() {
-        return Step::dead(Reason::Starved, message, tags);
-    }
-    let units = FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX);
+/// Puts a message off for so many [`units`].
+pub(super) fn defer(message: &Message, mut tags: Tags, cause: Cause, units: u32) -> Step {
     tags.deferrals = tags.deferrals.saturating_add(1);
     report::deferred(&tags, cause, units);
     Step::wait(units, message.body.clone(), tags, Ending::Deferred)
+}
+
+/// How long it waits; none for what had no attempt for `wait_age_max`.
+pub(super) fn units(tags: &Tags, now_ms: i64, wait_age_max: Duration) -> Option<u32> {
+    let waited_ms = u128::try_from(now_ms.saturating_sub(last_attempt_ms(tags, now_ms))).unwrap_or(0);
+    (waited_ms <= wait_age_max.as_millis()).then(|| FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX))
 }
 
 fn last_attempt_ms(tags: &Tags, now_ms: i64) -> i64 {
@@ -82,9 +76,12 @@ mod tests {
         }
     }
 
+    const DAY: Duration = Duration::from_secs(86_400);
+
     fn wait_of(deferrals: u32) -> Target {
         let tags = Tags { deferrals, first_seen_ms: Some(0), ..Tags::default() };
-        match defer(&message(), tags, Cause::Busy, 1_000, Duration::from_secs(86_400)) {
+        let units = units(&tags, 1_000, DAY).unwrap();
+        match defer(&message(), tags, Cause::Busy, units) {
             Step::Publish(copies, Ending::Deferred) => {
                 assert_eq!(copies[0].1.tags.deferrals, deferrals + 1);
                 copies[0].0
@@ -102,16 +99,10 @@ mod tests {
     }
 
     #[test]
-    fn starves_after_a_day_without_an_attempt() {
-        let day = Duration::from_secs(86_400);
-        let tags = Tags { first_seen_ms: Some(0), subscription: Some("sub_1".into()), ..Tags::default() };
-        match defer(&message(), tags, Cause::Busy, 86_400_001, day) {
-            Step::Publish(copies, Ending::Dead) => {
-                assert_eq!(copies[0].0, Target::DeadDeliveries);
-                assert_eq!(copies[0].1.tags.reason.as_deref(), Some("starved"));
-            }
-            other => panic!("{other:?}"),
-        }
+    fn a_day_without_an_attempt_is_too_long() {
+        let tags = Tags { first_seen_ms: Some(0), ..Tags::default() };
+        assert_eq!(units(&tags, 86_400_000, DAY), Some(4));
+        assert_eq!(units(&tags, 86_400_001, DAY), None);
     }
 
     #[test]
@@ -119,7 +110,6 @@ mod tests {
         let mut history = History::default();
         history.push(crate::domain::history::Entry::new(80_000_000, "500", 12));
         let tags = Tags { first_seen_ms: Some(0), history: history.to_string(), ..Tags::default() };
-        let step = defer(&message(), tags, Cause::Unknown, 86_400_001, Duration::from_secs(86_400));
-        assert!(matches!(step, Step::Publish(_, Ending::Deferred)));
+        assert_eq!(units(&tags, 86_400_001, DAY), Some(4));
     }
 }

@@ -47,7 +47,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 Lookup::KnownEmpty(version) => *version,
                 Lookup::Unknown(unknown) => {
                     let tags = step::carry(&message.tags, event, now_ms);
-                    return self.cannot_tell(unknown, message, tags, now_ms).await;
+                    return self.cannot_tell(unknown, message, event, tags, now_ms).await;
                 }
             };
             if !confirmed {
@@ -57,6 +57,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             }
         }
         report::no_subscriber(event);
+        self.recorder.unmatched(event, &message.tags, now_ms);
         Step::Done(Ending::NoSubscriber)
     }
 
@@ -81,7 +82,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             return Some(match first {
                 (only, true) => self.attempt(queue, message, event, only, now_ms).await,
                 (only, false) => {
-                    Step::Publish(vec![disabled_copy(message, event, only, now_ms)], Ending::FannedOut)
+                    Step::Publish(vec![self.disabled_copy(message, event, only, now_ms)], Ending::FannedOut)
                 }
             });
         };
@@ -90,7 +91,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             .chain(wanting)
             .map(|(subscription, is_enabled)| {
                 if !is_enabled {
-                    return disabled_copy(message, event, subscription, now_ms);
+                    return self.disabled_copy(message, event, subscription, now_ms);
                 }
                 let tags = step::addressed(&message.tags, event, subscription, now_ms);
                 (Target::Deliveries, Outgoing { body: message.body.clone(), tags })
@@ -99,18 +100,20 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         report::fanned_out(event, copies.len());
         Some(Step::Publish(copies, Ending::FannedOut))
     }
-}
 
-/// The customer did not ask for that: the event is kept as a dead letter.
-fn disabled_copy(
-    message: &Message,
-    event: &Event<'_>,
-    subscription: &Subscription,
-    now_ms: i64,
-) -> (Target, Outgoing) {
-    let tags = step::addressed(&message.tags, event, subscription, now_ms);
-    report::dead(Reason::Disabled, &tags);
-    step::dead_copy(Reason::Disabled, message, tags)
+    /// The customer did not ask for that: the event is kept as a dead letter.
+    fn disabled_copy(
+        &self,
+        message: &Message,
+        event: &Event<'_>,
+        subscription: &Subscription,
+        now_ms: i64,
+    ) -> (Target, Outgoing) {
+        let tags = step::addressed(&message.tags, event, subscription, now_ms);
+        report::dead(Reason::Disabled, &tags);
+        self.recorder.dead(event, &tags, Reason::Disabled, None);
+        step::dead_copy(Reason::Disabled, message, tags)
+    }
 }
 
 fn wanted(subscription: &Subscription, event: &Event<'_>) -> Wanted {

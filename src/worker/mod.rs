@@ -9,6 +9,7 @@ mod defer;
 pub mod drain;
 mod fresh;
 mod places;
+pub mod record;
 pub mod replay;
 mod report;
 mod settle;
@@ -23,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, Message, Queue, Taken};
+use crate::broker::{Broker, Message, Queue, Tags, Taken};
 use crate::cache::{Directory, Lookup, Unknown};
 use crate::domain::event::{Event, Hints};
 use crate::domain::name::{SubscriptionId, Tenant};
@@ -32,6 +33,7 @@ use crate::http::Transport;
 use balance::Balance;
 use defer::Cause;
 pub use places::Places;
+use record::Recorder;
 use step::Step;
 
 /// Messages started before the line is looked at again.
@@ -62,6 +64,7 @@ pub struct Worker<B, D, T> {
     balance: Arc<Balance>,
     places: Arc<Places>,
     meters: report::Meters,
+    recorder: Recorder,
     /// The grace is over: whatever still runs gives its message back.
     overdue: CancellationToken,
 }
@@ -86,7 +89,15 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         places: Arc<Places>,
     ) -> Self {
         let (meters, overdue) = (report::Meters::default(), CancellationToken::new());
-        Worker { broker, directory, transport, settings, balance, places, meters, overdue }
+        let recorder = Recorder::nothing();
+        Worker { broker, directory, transport, settings, balance, places, meters, recorder, overdue }
+    }
+
+    /// Records what befalls each delivery.
+    #[must_use]
+    pub fn recording(mut self, recorder: Recorder) -> Self {
+        self.recorder = recorder;
+        self
     }
 
     /// Works until `taken` ends (its owner was told to stop), then waits at most the grace for what still runs.
@@ -196,20 +207,22 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                         return if subscription.enabled {
                             self.attempt(queue, message, event, subscription, now_ms).await
                         } else {
-                            Step::dead(Reason::Disabled, message, tags())
+                            self.give_up(Reason::Disabled, message, event, tags())
                         };
                     }
                     found.version
                 }
                 Lookup::KnownEmpty(version) => *version,
-                Lookup::Unknown(unknown) => return self.cannot_tell(unknown, message, tags(), now_ms).await,
+                Lookup::Unknown(unknown) => {
+                    return self.cannot_tell(unknown, message, event, tags(), now_ms).await;
+                }
             };
             if !confirmed {
                 // Rare and large: in a box, so that no delivery carries room for it.
                 lookup = Box::pin(self.directory.confirm(&event.tenant, version)).await;
             }
         }
-        Step::dead(Reason::Gone, message, tags())
+        self.give_up(Reason::Gone, message, event, tags())
     }
 
     /// Nobody can say who wants it: wait for one tenant, give everything back when all are unknown.
@@ -217,17 +230,33 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         &self,
         unknown: &Unknown,
         message: &Message,
-        tags: crate::broker::Tags,
+        event: &Event<'_>,
+        tags: Tags,
         now_ms: i64,
     ) -> Step {
         match unknown {
-            Unknown::Tenant(_) => {
-                defer::defer(message, tags, Cause::Unknown, now_ms, self.settings.wait_age_max)
-            }
+            Unknown::Tenant(_) => self.put_off(message, event, tags, Cause::Unknown, now_ms),
             Unknown::Away(_) => {
                 sleep(AWAY_PAUSE).await;
                 Step::HandBack
             }
         }
+    }
+
+    /// Puts a message off without an attempt, or ends what has waited too long.
+    fn put_off(&self, message: &Message, event: &Event<'_>, tags: Tags, cause: Cause, now_ms: i64) -> Step {
+        match defer::units(&tags, now_ms, self.settings.wait_age_max) {
+            Some(units) => {
+                self.recorder.deferred(event, &tags, units, now_ms);
+                defer::defer(message, tags, cause, units)
+            }
+            None => self.give_up(Reason::Starved, message, event, tags),
+        }
+    }
+
+    /// Gives a delivery up without an attempt.
+    fn give_up(&self, reason: Reason, message: &Message, event: &Event<'_>, tags: Tags) -> Step {
+        self.recorder.dead(event, &tags, reason, None);
+        Step::dead(reason, message, tags)
     }
 }

@@ -230,14 +230,11 @@ async fn a_lost_key_is_told_and_nothing_is_changed() {
 async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart() {
     let app = App::new();
     for command in [
-        ["deliveries", "list"].as_slice(),
-        &["batch", "list"],
+        ["batch", "list"].as_slice(),
         &["doctor"],
         &["key", "create", "--tenant", "acme"],
         &["preset", "list"],
         &["audit", "list"],
-        &["dead", "groups"],
-        &["dead", "export"],
         &["serve", "--embedded"],
     ] {
         let (error, _) = one_error(&app, command, USAGE).await;

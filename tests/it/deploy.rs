@@ -100,8 +100,11 @@ fn known_variables() -> BTreeSet<String> {
     let defaults: toml::Table = paperboy::config::DEFAULTS.parse().unwrap();
     let mut known = BTreeSet::new();
     for (section, keys) in &defaults {
-        for key in keys.as_table().unwrap().keys() {
-            known.insert(format!("PAPERBOY__{section}__{key}").to_uppercase());
+        match keys.as_table() {
+            Some(keys) => {
+                known.extend(keys.keys().map(|key| format!("PAPERBOY__{section}__{key}").to_uppercase()));
+            }
+            None => drop(known.insert(format!("PAPERBOY__{section}").to_uppercase())),
         }
     }
     known

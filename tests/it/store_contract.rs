@@ -162,29 +162,31 @@ async fn a_store_of_a_newer_version_is_not_touched(home: Home) {
 
 async fn changes_that_are_pending_are_told_and_made_by_migrating(home: Home) {
     home.migrate().await.close().await;
-    for table in ["meta", "counters", "tenants", "subscriptions", "dead_letters"] {
+    for table in
+        ["meta", "counters", "tenants", "subscriptions", "dead_letters", "replay_jobs", "replay_items"]
+    {
         home.raw(&format!("DROP TABLE {table}")).await;
     }
     home.raw("DELETE FROM _sqlx_migrations").await;
     let error = Store::open(&home.url, &home.key).await.unwrap_err();
-    assert!(matches!(error, OpenError::PendingMigrations { pending: 1, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::PendingMigrations { pending: 1.., .. }), "{error:?}");
     assert!(error.hint().unwrap().contains("`paperboy store migrate`"));
     let status = Store::status(&home.url).await.unwrap();
-    assert_eq!((status.exists, status.pending, status.store_id), (true, 1, None));
+    assert_eq!((status.exists, status.pending > 0, status.store_id), (true, true, None));
     home.migrate().await;
     home.open().await;
 }
 
 async fn status_tells_of_a_missing_and_a_used_store(home: Home) {
     let missing = Store::status(&home.url).await.unwrap();
-    assert_eq!((missing.exists, missing.pending, missing.store_id), (false, 1, None));
+    assert_eq!((missing.exists, missing.pending > 0, missing.store_id), (false, true, None));
 
     let store = home.migrate().await;
     store.add_subscriptions(vec![spec("acme", "sub_1"), spec("acme", "sub_2")]).await.unwrap();
     store.keep_dead(&[letter("evt_1"), letter("evt_2")]).await.unwrap();
     store.dead_mark(&[1], DeadState::Discarded, None, 0).await.unwrap();
     let used = Store::status(&home.url).await.unwrap();
-    assert_eq!((used.applied, used.pending), (vec![1], 0));
+    assert_eq!((used.applied.first(), used.pending), (Some(&1), 0));
     assert_eq!((used.subscriptions, used.dead_letters), (2, 1));
     assert_eq!(used.store_id.as_deref(), Some(store.id()));
     assert!(used.file_bytes > 0);
@@ -826,22 +828,22 @@ async fn a_record_that_no_key_opens_is_left_and_named(home: Home) {
 const CANARY: &str = "canary-yellow-bird-sings";
 
 /// Where a store is to be, and its key.
-struct Home {
+pub(crate) struct Home {
     /// In PostgreSQL: of the schema and of the program.
     name: String,
-    url: StoreUrl,
-    key: SealKey,
+    pub(crate) url: StoreUrl,
+    pub(crate) key: SealKey,
     _folder: Option<Folder>,
 }
 
 impl Home {
-    fn in_a_file() -> Home {
+    pub(crate) fn in_a_file() -> Home {
         let folder = Folder::new();
         let url = format!("sqlite://{}", folder.path().join("data/paperboy.db").display());
         Home::at(&url, unique(), Some(folder))
     }
 
-    async fn in_postgres() -> Home {
+    pub(crate) async fn in_postgres() -> Home {
         let (shared, name) = (shared("PAPERBOY_TEST_POSTGRES_URL"), format!("t{}", unique()));
         let mut connection = PgConnection::connect(&shared).await.unwrap();
         connection.execute(sqlx::AssertSqlSafe(format!("CREATE SCHEMA {name}"))).await.unwrap();
@@ -852,11 +854,11 @@ impl Home {
         Home { url: StoreUrl::parse(url).unwrap(), name, key: SealKey::from_bytes([1; 32]), _folder: folder }
     }
 
-    async fn migrate(&self) -> Store {
+    pub(crate) async fn migrate(&self) -> Store {
         Store::migrate(&self.url, &self.key).await.unwrap()
     }
 
-    async fn open(&self) -> Store {
+    pub(crate) async fn open(&self) -> Store {
         Store::open(&self.url, &self.key).await.unwrap()
     }
 
@@ -866,7 +868,7 @@ impl Home {
     }
 
     /// Does what no method of a store does.
-    async fn raw(&self, statement: &str) {
+    pub(crate) async fn raw(&self, statement: &str) {
         let statement = sqlx::AssertSqlSafe(statement.to_owned());
         match &self.url {
             StoreUrl::Sqlite { path } => {

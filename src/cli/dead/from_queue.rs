@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::List;
+use super::list::List;
 use crate::broker::Queue;
 use crate::broker::rabbitmq::inspect::Inspector;
 use crate::broker::rabbitmq::peek::Peeked;

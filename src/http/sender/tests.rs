@@ -19,6 +19,7 @@ use tokio::{
 use url::Url;
 
 use super::*;
+use crate::domain::cause::Cause;
 
 /// A scripted receiver that counts its connections; it ends with the test's runtime.
 struct Receiver {
@@ -330,6 +331,7 @@ async fn a_refused_connection_is_a_connect_failure() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let answer = sender().send(post(format!("http://{free}/"))).await;
     assert_eq!(answer.seen, failure(Class::Connect));
+    assert_eq!(answer.cause(), Cause::ConnectRefused);
     assert!(text(&answer).contains("refused"), "{}", text(&answer));
 }
 
@@ -507,8 +509,23 @@ const CERTIFICATE_KEY: &str = "\
     MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgDgQmmIfe+qVwukdiZ0//16MqUWWAG+bOfO8UxF5oGP6hRANC\
     AAQQqHSMwpJG1fe1xcd73iP9g1hqkDnSbDjo4KVtyfx9C1WcM31FU8OdztAufeGk2EI4SNRUw7aC0jc1WxSoSZ+u";
 
+/// For `localhost` too, but only until 2025.
+const EXPIRED_CERTIFICATE: &str = "\
+    MIIBTDCB9KADAgECAgEBMAoGCCqGSM49BAMCMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDAeFw0yNDAxMDEwMDAwMDBaFw0yNTAx\
+    MDEwMDAwMDBaMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABLKOpQQPeocAD6Z69Ez1\
+    QfTy3MuIUtnqHdqIbAiycysKCrBzJa8mV29g8Qq9d2q8oRIQwUPTvJVHfOBZL6M+WmqjNzA1MBQGA1UdEQQNMAuCCWxvY2Fs\
+    aG9zdDAdBgNVHQ4EFgQUWC0+Eg2lIoxKmVwVokwBc2THHLAwCgYIKoZIzj0EAwIDRwAwRAIgChrn7cJgMwASxLn0DNLFioWJ\
+    vReczetpw8OWf5oWew8CIAuvMKAIOYTdZFIJVKoz/Kh5Kg0bbhuKxtLQlgfhnUoC";
+const EXPIRED_CERTIFICATE_KEY: &str = "\
+    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg5wQJhI6JyhiXHkvd9PV0hLybd6ym+DGvQMcsYavfe/ShRANC\
+    AASyjqUED3qHAA+mevRM9UH08tzLiFLZ6h3aiGwIsnMrCgqwcyWvJldvYPEKvXdqvKESEMFD07yVR3zgWS+jPlpq";
+
 /// Serves TLS with the certificate above and answers each connection's first request with 200.
 fn start_tls_receiver() -> SocketAddr {
+    start_tls_receiver_with(CERTIFICATE, CERTIFICATE_KEY)
+}
+
+fn start_tls_receiver_with(certificate: &str, key: &str) -> SocketAddr {
     use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
     use std::io::{Read, Write};
 
@@ -517,8 +534,8 @@ fn start_tls_receiver() -> SocketAddr {
     let config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(
-            vec![CertificateDer::from(decode(CERTIFICATE))],
-            PrivatePkcs8KeyDer::from(decode(CERTIFICATE_KEY)).into(),
+            vec![CertificateDer::from(decode(certificate))],
+            PrivatePkcs8KeyDer::from(decode(key)).into(),
         )
         .unwrap();
     let config = Arc::new(config);
@@ -542,7 +559,16 @@ async fn an_untrusted_certificate_is_a_tls_failure() {
     let port = start_tls_receiver().port();
     let answer = sender().send(post(format!("https://localhost:{port}/"))).await;
     assert_eq!(answer.seen, failure(Class::Tls), "{}", text(&answer));
+    assert_eq!(answer.cause(), Cause::TlsUntrusted, "{}", text(&answer));
     assert!(text(&answer).contains("certificate"), "{}", text(&answer));
+}
+
+#[tokio::test]
+async fn an_expired_certificate_says_when_it_expired() {
+    let port = start_tls_receiver_with(EXPIRED_CERTIFICATE, EXPIRED_CERTIFICATE_KEY).port();
+    let answer = sender().send(post(format!("https://localhost:{port}/"))).await;
+    assert_eq!((answer.seen, answer.cause()), (failure(Class::Tls), Cause::TlsExpired), "{}", text(&answer));
+    assert_eq!(text(&answer), "the certificate expired on 2025-01-01T00:00:00Z");
 }
 
 #[tokio::test]

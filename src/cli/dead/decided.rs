@@ -1,0 +1,16 @@
+//! What a person decided about dead letters, told in one place: every discard and every replay ends here.
+
+use serde_json::json;
+
+use super::{Common, output};
+use crate::store::DeadState;
+
+/// Tells how many letters were discarded or replayed.
+pub(super) fn tell(common: &Common, state: DeadState, letters: u64) {
+    if common.json {
+        output::json_line(&json!({ state.as_str(): letters }));
+        return;
+    }
+    let count = output::count(usize::try_from(letters).unwrap_or(usize::MAX), "dead letter");
+    eprintln!("{} {count}", state.as_str());
+}

@@ -1,0 +1,137 @@
+//! Which dead letters a command is about.
+
+use clap::Args;
+
+use super::{Failure, find};
+use crate::cli::deliveries::{Moment, moment};
+use crate::store::dead::Kind;
+use crate::store::deliveries::StatusRange;
+use crate::store::{DeadFilter, DeadRow, Store};
+
+/// Letters read at a time.
+pub(super) const PAGE: u32 = 500;
+
+/// What letters are chosen by.
+#[derive(Args, Debug, Clone, Default)]
+pub(super) struct Which {
+    /// Only this tenant's
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Only this reason: exhausted, permanent, disabled, gone, starved, poison, unreadable,
+    /// undrainable
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// Only this event
+    #[arg(long, value_name = "ID")]
+    event: Option<String>,
+    /// Only this document
+    #[arg(long, value_name = "ID")]
+    document: Option<String>,
+    /// Only this batch
+    #[arg(long, value_name = "ID")]
+    batch: Option<String>,
+    /// Only events of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// Only `delivery` or only `event`
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only this receiver
+    #[arg(long)]
+    host: Option<String>,
+    /// Only this cause, such as timeout, tls_expired or server_error; `tls` finds all of TLS
+    #[arg(long)]
+    class: Option<String>,
+    /// Only this last status, such as `503` or `5xx`
+    #[arg(long)]
+    status: Option<String>,
+    /// Died not before this moment: `2026-11-22T09:00:00Z`, or an age such as `15m`, `24h`, `7d`
+    #[arg(long, value_parser = moment)]
+    since: Option<Moment>,
+    /// Died before this moment
+    #[arg(long, value_parser = moment)]
+    until: Option<Moment>,
+}
+
+impl Which {
+    pub(super) fn filter(&self, subscription: Option<&str>) -> Result<DeadFilter, Failure> {
+        let kind = self.kind.as_deref().map(|text| {
+            Kind::parse(text).ok_or_else(|| {
+                Failure::usage(format!("`{text}` is not a kind of dead letter"))
+                    .hint("write `delivery` or `event`")
+            })
+        });
+        let status = self.status.as_deref().map(|text| {
+            StatusRange::parse(text).ok_or_else(|| {
+                Failure::usage(format!("`{text}` is not a status")).hint("write `503` or `5xx`")
+            })
+        });
+        Ok(DeadFilter {
+            kind: kind.transpose()?,
+            tenant: self.tenant.clone(),
+            subscription: subscription.map(str::to_owned),
+            reason: self.reason.clone(),
+            event_id: self.event.clone(),
+            event_type: self.event_type.clone(),
+            document_id: self.document.clone(),
+            batch_id: self.batch.clone(),
+            host: self.host.clone(),
+            class: self.class.clone(),
+            status: status.transpose()?,
+            since_ms: self.since.as_ref().map(|moment| moment.unix_ms),
+            until_ms: self.until.as_ref().map(|moment| moment.unix_ms),
+            ..DeadFilter::default()
+        })
+    }
+}
+
+/// The dead letters that a command changes.
+#[derive(Args, Debug)]
+pub(super) struct Chosen {
+    /// Their ids
+    #[arg(value_name = "ID")]
+    pub(super) ids: Vec<String>,
+    /// Every open one that the filters leave
+    #[arg(long, conflicts_with = "ids")]
+    pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) which: Which,
+    /// Only those that were for this subscription
+    #[arg(long, value_name = "ID")]
+    from: Option<String>,
+}
+
+impl Chosen {
+    pub(super) fn filter(&self) -> Result<DeadFilter, Failure> {
+        self.which.filter(self.from.as_deref())
+    }
+
+    /// The named ones, or every open one the filters leave, oldest last.
+    pub(super) async fn rows(&self, store: &Store) -> Result<Vec<DeadRow>, Failure> {
+        if self.ids.is_empty() && !self.all {
+            return Err(Failure::usage("no dead letter is named")
+                .hint("name ids such as `dl_17`, or `--all` with filters"));
+        }
+        let mut rows: Vec<DeadRow> = Vec::new();
+        for id in &self.ids {
+            let row = find(store, id).await?.row;
+            // Named twice is meant once.
+            if rows.iter().all(|known| known.id != row.id) {
+                rows.push(row);
+            }
+        }
+        if self.all {
+            let mut filter = DeadFilter { limit: PAGE, ..self.filter()? };
+            loop {
+                let page = store.dead_list(&filter).await?;
+                filter.before_id = page.last().map(|row| row.id);
+                let is_last = page.len() < PAGE as usize;
+                rows.extend(page);
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(rows)
+    }
+}
