@@ -7,13 +7,14 @@ use std::ffi::OsString;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::remote::{Remote, segment};
 use super::{Common, Failure, output, services};
 use crate::config::Config;
+use crate::desk::Desk;
+use crate::desk::dead::{letter_json, row_json};
 use crate::domain::history::History;
-use crate::domain::name::SubscriptionId;
 use crate::store::dead::Kind;
 use crate::store::{DeadFilter, DeadLetterFull, DeadRow, DeadState, Store};
-use crate::worker::replay;
 
 /// Letters read at a time when many are replayed or discarded.
 const PAGE: u32 = 500;
@@ -145,13 +146,23 @@ impl Command {
         {
             return list.look_into_queues(common).await;
         }
+        if let Some(remote) = Remote::of(common)? {
+            return match self {
+                Command::List(list) => list.run_remote(common, &remote).await,
+                Command::Show { id, raw } => show_remote(common, &remote, &id, raw).await,
+                Command::Replay(replay) => replay.run_remote(common, &remote).await,
+                Command::Discard(discard) => discard.run_remote(common, &remote).await,
+                Command::Other(words) => Err(refuse(&words)),
+            };
+        }
         let config = common.load()?;
         let (store, _) = services::open_store(&config).await?;
+        let desk = services::desk(&config, store.clone())?;
         let done = match self {
             Command::List(list) => list.run(common, &store).await,
             Command::Show { id, raw } => show(common, &store, &id, raw).await,
-            Command::Replay(replay) => replay.run(common, &config, &store).await,
-            Command::Discard(discard) => discard.run(common, &store).await,
+            Command::Replay(replay) => replay.run(common, &config, &desk).await,
+            Command::Discard(discard) => discard.run(common, &desk).await,
             Command::Other(words) => Err(refuse(&words)),
         };
         store.close().await;
@@ -206,35 +217,51 @@ impl List {
             ..self.which.filter(self.subscription.as_deref())?
         };
         let rows = store.dead_list(&filter).await?;
-        if common.json {
-            rows.iter().for_each(|row| output::json_line(&row_json(row)));
-            return Ok(());
-        }
-        let cells = rows.iter().map(|row| {
-            let or_dash = |text: &Option<String>| output::printable(text.as_deref().unwrap_or("-"));
-            vec![
-                format!("dl_{}", row.id),
-                row.kind.as_str().to_owned(),
-                output::printable(&row.reason),
-                or_dash(&row.tenant),
-                or_dash(&row.event_id),
-                or_dash(&row.event_type),
-                or_dash(&row.subscription),
-                row.attempts.to_string(),
-                output::moment(row.dead_at_ms),
-            ]
-        });
-        let header =
-            ["id", "kind", "reason", "tenant", "event", "type", "subscription", "attempts", "dead at"];
-        output::table(&header, cells.collect(), "no dead letters");
+        print_list(common, &rows.iter().map(row_json).collect::<Vec<_>>());
         Ok(())
     }
+
+    async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let limit = self.limit.unwrap_or(crate::store::dead::LIST_LIMIT);
+        let Which { tenant, reason, event, document, kind } = self.which;
+        let query = [
+            ("tenant", tenant),
+            ("reason", reason),
+            ("event", event),
+            ("document", document),
+            ("kind", kind),
+            ("subscription", self.subscription),
+            ("state", Some(self.state)),
+            ("cursor", self.before),
+        ];
+        print_list(common, &remote.list("/v1/dead-letters", &query, limit).await?);
+        Ok(())
+    }
+}
+
+fn print_list(common: &Common, rows: &[Value]) {
+    if common.json {
+        rows.iter().for_each(output::json_line);
+        return;
+    }
+    let columns = ["id", "kind", "reason", "tenant", "event", "type", "subscription", "attempts", "dead_at"];
+    let cell = |value: &Value| match value {
+        Value::String(text) => output::printable(text),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let cells = rows.iter().map(|row| columns.iter().map(|name| cell(&row[*name])).collect());
+    output::table(
+        &columns.map(|name| if name == "dead_at" { "dead at" } else { name }),
+        cells.collect(),
+        "no dead letters",
+    );
 }
 
 fn number(id: &str) -> Result<i64, Failure> {
     let wrong =
         || Failure::usage(format!("`{id}` is not the id of a dead letter")).hint("ids look like `dl_17`");
-    id.strip_prefix("dl_").unwrap_or(id).parse().map_err(|_| wrong())
+    crate::desk::dead::number(id).ok_or_else(wrong)
 }
 
 async fn find(store: &Store, id: &str) -> Result<DeadLetterFull, Failure> {
@@ -243,34 +270,16 @@ async fn find(store: &Store, id: &str) -> Result<DeadLetterFull, Failure> {
     store.dead_show(number(id)?).await?.ok_or_else(missing)
 }
 
-fn history_json(history: &str) -> Value {
-    let entries = History::parse(history);
-    let json = entries
-        .entries()
-        .map(|entry| json!({ "at": output::moment(entry.at_ms()), "seen": entry.what(), "ms": entry.elapsed_ms() }));
-    json.collect()
-}
-
-fn row_json(row: &DeadRow) -> Value {
-    json!({
-        "id": format!("dl_{}", row.id),
-        "kind": row.kind.as_str(),
-        "reason": row.reason,
-        "tenant": row.tenant,
-        "event": row.event_id,
-        "type": row.event_type,
-        "subscription": row.subscription,
-        "document_id": row.document_id,
-        "batch_id": row.batch_id,
-        "cycle": row.cycle,
-        "attempts": row.attempts,
-        "history": history_json(&row.history),
-        "body_bytes": row.body_bytes,
-        "first_seen": output::moment(row.first_seen_ms),
-        "dead_at": output::moment(row.dead_at_ms),
-        "state": row.state.as_str(),
-        "note": row.note,
-    })
+async fn show_remote(common: &Common, remote: &Remote, id: &str, raw: bool) -> Result<(), Failure> {
+    let letter = remote.get(&format!("/v1/dead-letters/{}", segment(id))).await?;
+    if raw {
+        print!("{}", letter["body"].as_str().unwrap_or_default());
+    } else if common.json {
+        output::json_line(&letter);
+    } else {
+        println!("{}", output::printable(&format!("{letter:#}")));
+    }
+    Ok(())
 }
 
 async fn show(common: &Common, store: &Store, id: &str, raw: bool) -> Result<(), Failure> {
@@ -280,15 +289,11 @@ async fn show(common: &Common, store: &Store, id: &str, raw: bool) -> Result<(),
         std::io::stdout().write_all(&letter.body).map_err(anyhow::Error::from)?;
         return Ok(());
     }
-    let (body, answer) = (String::from_utf8_lossy(&letter.body), String::from_utf8_lossy(&letter.answer));
     if common.json {
-        let mut value = row_json(&letter.row);
-        value["body"] = json!(body);
-        value["answer"] = json!(answer);
-        value["headers"] = serde_json::from_slice(&letter.headers).unwrap_or(Value::Null);
-        output::json_line(&value);
+        output::json_line(&letter_json(&letter));
         return Ok(());
     }
+    let (body, answer) = (String::from_utf8_lossy(&letter.body), String::from_utf8_lossy(&letter.answer));
     let row = &letter.row;
     let line = |name: &str, value: &str| println!("{name:<14} {}", output::printable(value));
     line("dead letter", &format!("dl_{} ({}, {})", row.id, row.kind.as_str(), row.state.as_str()));
@@ -335,11 +340,32 @@ async fn show(common: &Common, store: &Store, id: &str, raw: bool) -> Result<(),
 }
 
 impl Chosen {
+    /// What is meant, as the HTTP API takes it.
+    fn body(&self) -> Result<Value, Failure> {
+        if !self.ids.is_empty() {
+            return Ok(json!({ "ids": self.ids }));
+        }
+        if !self.all {
+            return Err(nothing_named());
+        }
+        let which = &self.which;
+        let pairs = [
+            ("tenant", &which.tenant),
+            ("reason", &which.reason),
+            ("event", &which.event),
+            ("document", &which.document),
+            ("kind", &which.kind),
+            ("subscription", &self.from),
+        ];
+        let given =
+            pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?))));
+        Ok(json!({ "filter": Value::Object(given.collect()) }))
+    }
+
     /// The named ones, or every open one the filters leave, oldest last.
     async fn rows(&self, store: &Store) -> Result<Vec<DeadRow>, Failure> {
         if self.ids.is_empty() && !self.all {
-            return Err(Failure::usage("no dead letter is named")
-                .hint("name ids such as `dl_17`, or `--all` with filters"));
+            return Err(nothing_named());
         }
         let mut rows: Vec<DeadRow> = Vec::new();
         for id in &self.ids {
@@ -365,83 +391,86 @@ impl Chosen {
     }
 }
 
+fn nothing_named() -> Failure {
+    Failure::usage("no dead letter is named").hint("name ids such as `dl_17`, or `--all` with filters")
+}
+
 impl Replay {
-    async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
-        let rows = self.chosen.rows(store).await?;
-        let target = match &self.subscription {
-            Some(id) => Some(target(store, id).await?),
-            None => None,
-        };
-        if let Some((id, tenant)) = &target
-            && let Some(row) = rows.iter().find(|row| row.tenant.as_deref() != Some(tenant))
-        {
-            return Err(Failure::world(format!(
-                "dead letter `dl_{}` belongs to another tenant than subscription `{id}`",
-                row.id
-            ))
-            .hint("a tenant's events go to that tenant's subscriptions only"));
-        }
-        if let Some(row) = rows.iter().find(|row| row.state == DeadState::Replayed) {
-            return Err(Failure::world(format!("dead letter `dl_{}` was replayed already", row.id))
-                .hint("if it died again it is listed under a new id"));
-        }
+    async fn run(self, common: &Common, config: &Config, desk: &Desk) -> Result<(), Failure> {
+        let caller = services::caller();
+        let rows = self.chosen.rows(&desk.store).await?;
+        desk.check_replay(&caller, &rows, self.subscription.as_deref()).await?;
         if self.dry_run {
             eprintln!("would replay {}", output::count(rows.len(), "dead letter"));
             return Ok(());
         }
         super::log::start(&crate::config::LogConfig { filter: "warn".into(), ..config.log.clone() });
         let broker = services::broker(config).await?;
-        let mut replayed = 0;
-        for row in &rows {
-            let Some(letter) = store.dead_show(row.id).await? else { continue };
-            if letter.row.state == DeadState::Replayed {
-                // Somebody else was quicker.
-                continue;
-            }
-            let cycle = store.next_cycle().await?;
-            let sent =
-                replay::replay(&broker, &letter, cycle, target.as_ref().map(|(id, _)| id.as_str())).await;
-            if let Err(error) = sent {
-                broker.close().await;
-                return Err(Failure::world(format!("replay stopped at `dl_{}`: {error}", row.id))
-                    .hint(format!("{replayed} were sent and are marked; run it again for the rest")));
-            }
-            // Confirmed first, marked after: a crash in between repeats one, and loses none.
-            store
-                .dead_mark(&[row.id], DeadState::Replayed, None, jiff::Timestamp::now().as_millisecond())
-                .await?;
-            replayed += 1;
-            if common.json {
-                output::json_line(&json!({ "id": format!("dl_{}", row.id), "status": "replayed" }));
-            }
-        }
+        let target = self.subscription.as_deref();
+        let (done, ended) = desk
+            .replay(&caller, &broker, &rows, target, |id| told_replayed(common, &format!("dl_{id}")))
+            .await;
         broker.close().await;
-        eprintln!("replayed {}", output::count(replayed, "dead letter"));
+        let count = done.ids.len();
+        if let Err(error) = ended {
+            return Err(Failure::world(error.to_string())
+                .hint(format!("{count} were sent and are marked; run it again for the rest")));
+        }
+        eprintln!("replayed {}", output::count(count, "dead letter"));
+        Ok(())
+    }
+
+    async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let mut body = self.chosen.body()?;
+        body["dry_run"] = json!(self.dry_run);
+        if let Some(id) = &self.subscription {
+            body["subscription"] = json!(id);
+        }
+        let result = remote.dead_letters("replay", body, |id| told_replayed(common, id)).await?;
+        let (verb, count) =
+            if self.dry_run { ("would replay", result.matched) } else { ("replayed", result.done) };
+        eprintln!("{verb} {}", output::count(count, "dead letter"));
         Ok(())
     }
 }
 
-async fn target(store: &Store, id: &str) -> Result<(String, String), Failure> {
-    let parsed = SubscriptionId::parse(id)
-        .map_err(|fault| Failure::usage(format!("`{id}` is not a subscription's id: {fault}")))?;
-    let spec = store
-        .subscription(&parsed)
-        .await?
-        .ok_or_else(|| Failure::world(format!("there is no subscription `{id}`")))?;
-    Ok((id.to_owned(), spec.tenant.unwrap_or_default()))
+fn told_replayed(common: &Common, id: &str) {
+    if common.json {
+        output::json_line(&json!({ "id": id, "status": "replayed" }));
+    }
 }
 
 impl Discard {
-    async fn run(self, common: &Common, store: &Store) -> Result<(), Failure> {
-        let rows = self.chosen.rows(store).await?;
+    async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let mut body = self.chosen.body()?;
+        if let Some(note) = &self.note {
+            body["note"] = json!(note);
+        }
+        let mut dry = body.clone();
+        dry["dry_run"] = json!(true);
+        let matched = remote.dead_letters("discard", dry, |_| ()).await?.matched;
+        if self.dry_run {
+            eprintln!("would discard {}", output::count(matched, "dead letter"));
+            return Ok(());
+        }
+        output::confirm(&format!("discard {}?", output::count(matched, "dead letter")), self.yes)?;
+        let discarded = remote.dead_letters("discard", body, |_| ()).await?.done;
+        if common.json {
+            output::json_line(&json!({ "discarded": discarded }));
+        } else {
+            eprintln!("discarded {}", output::count(discarded, "dead letter"));
+        }
+        Ok(())
+    }
+
+    async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
+        let rows = self.chosen.rows(&desk.store).await?;
         if self.dry_run {
             eprintln!("would discard {}", output::count(rows.len(), "dead letter"));
             return Ok(());
         }
         output::confirm(&format!("discard {}?", output::count(rows.len(), "dead letter")), self.yes)?;
-        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        let now_ms = jiff::Timestamp::now().as_millisecond();
-        let discarded = store.dead_mark(&ids, DeadState::Discarded, self.note.as_deref(), now_ms).await?;
+        let discarded = desk.discard(&services::caller(), &rows, self.note.as_deref()).await?;
         if common.json {
             output::json_line(&json!({ "discarded": discarded }));
             return Ok(());

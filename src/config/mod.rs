@@ -42,6 +42,7 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     pub dead: DeadConfig,
     pub limits: LimitsConfig,
+    pub audit: AuditConfig,
     pub egress: EgressConfig,
     pub log: LogConfig,
 }
@@ -111,10 +112,16 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Keys of operators.
     pub keys: Vec<Secret>,
+    /// Seconds for a body, and then for its answer, 1 to 300.
+    pub timeout_s: u32,
+    /// Seconds for a head, 1 to 300.
+    pub header_timeout_s: u32,
+    pub connections_max: u16,
 }
 
 impl ApiConfig {
-    /// Says whether `/v1` may be served: beyond loopback it needs a key.
+    /// Says whether `/v1` may be served by what is configured: beyond loopback it needs a key, else one in the
+    /// store.
     pub fn serves_v1(&self) -> bool {
         self.listen.ip().to_canonical().is_loopback() || !self.keys.is_empty()
     }
@@ -159,6 +166,17 @@ pub struct DeadConfig {
 #[derive(Debug, Clone)]
 pub struct LimitsConfig {
     pub event_bytes_max: usize,
+    pub body_bytes_max: usize,
+    pub bodies_bytes_max: usize,
+    /// 0: no limit.
+    pub requests_per_s: u32,
+    /// Of one tenant.
+    pub subscriptions_max: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct AuditConfig {
+    pub retention_days: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -206,8 +224,8 @@ impl Config {
         let mut warnings = Vec::new();
         if !self.api.serves_v1() {
             warnings.push(format!(
-                "`/v1` is refused: `api.listen` = `{}` is reachable from other machines and `api.keys` is empty; \
-                 set a key or listen on 127.0.0.1",
+                "`/v1` is refused while there is no key: `api.listen` = `{}` is reachable from other machines and \
+                 `api.keys` is empty; run `paperboy key create`, set a key or listen on 127.0.0.1",
                 self.api.listen
             ));
         }

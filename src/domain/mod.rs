@@ -9,6 +9,7 @@ pub mod event;
 pub mod fault;
 pub mod headers;
 pub mod history;
+pub mod key;
 pub mod matching;
 pub mod name;
 pub mod outcome;

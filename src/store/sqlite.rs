@@ -25,7 +25,10 @@ const MAKING_MAX: Duration = Duration::from_secs(10);
 const MAKING_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) fn migrator() -> Migrator {
-    opening::migrator(&[(1, "start", include_str!("migrations/sqlite/0001_start.sql"))])
+    opening::migrator(&[
+        (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
+        (2, "access", include_str!("migrations/sqlite/0002_access.sql")),
+    ])
 }
 
 /// Makes folder 0700 and file 0600 where they are missing, and switches to a write-ahead log.

@@ -38,7 +38,7 @@ async fn an_unfinished_store_is_not_opened() {
     std::fs::create_dir_all(home.file.parent().unwrap()).unwrap();
     std::fs::write(&home.file, "").unwrap();
     let error = Store::open(&home.url, &home.key).await.unwrap_err();
-    assert!(matches!(error, OpenError::PendingMigrations { pending: 1, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::PendingMigrations { pending: 1.., .. }), "{error:?}");
     assert!(error.hint().unwrap().contains("`paperboy store migrate`"));
     home.migrate().await;
     home.open().await;
@@ -63,13 +63,13 @@ async fn a_file_that_is_no_database_is_named() {
 async fn status_tells_of_a_missing_and_an_unfinished_file() {
     let home = Home::new();
     let missing = Store::status(&home.url).await.unwrap();
-    assert_eq!((missing.exists, missing.pending, missing.store_id), (false, 1, None));
+    assert_eq!((missing.exists, missing.pending > 0, missing.store_id), (false, true, None));
     assert!(!home.file.parent().unwrap().exists());
 
     std::fs::create_dir_all(home.file.parent().unwrap()).unwrap();
     std::fs::write(&home.file, "").unwrap();
     let unfinished = Store::status(&home.url).await.unwrap();
-    assert_eq!((unfinished.exists, unfinished.pending, unfinished.store_id), (true, 1, None));
+    assert_eq!((unfinished.exists, unfinished.pending > 0, unfinished.store_id), (true, true, None));
 }
 
 // ---- what the files show ---------------------------------------------------------------------------

@@ -68,18 +68,21 @@ async fn a_worker_refuses_to_serve_without_a_store_and_while_changes_are_pending
     assert!(told.contains("error: no store at `postgres://paperboy:***@"), "{told}");
     assert!(told.contains("run `paperboy store migrate`") && !told.contains(&password(&app)), "{told}");
     let status = app.json(&["store", "status"]).await.remove(0);
-    assert_eq!((&status["exists"], &status["pending"]), (&json!(false), &json!(1)));
+    assert_eq!(status["exists"], false);
+    let all = status["pending"].as_u64().unwrap();
+    assert!(all > 1);
 
     app.migrate().await;
     let status = app.json(&["store", "status"]).await.remove(0);
-    assert_eq!(
-        (&status["exists"], &status["pending"], &status["applied"]),
-        (&json!(true), &json!(0), &json!([1]))
-    );
+    assert_eq!((&status["exists"], &status["pending"]), (&json!(true), &json!(0)));
+    assert_eq!(status["applied"].as_array().unwrap().len() as u64, all);
     let mut other = PgConnection::connect(app.setting("STORE__URL")).await.unwrap();
     other.execute("CREATE TABLE kept AS TABLE _sqlx_migrations; DELETE FROM _sqlx_migrations").await.unwrap();
     let told = refused().await;
-    assert!(told.contains("lacks 1 change of this version\nhint: run `paperboy store migrate`"), "{told}");
+    assert!(
+        told.contains(&format!("lacks {all} changes of this version\nhint: run `paperboy store migrate`")),
+        "{told}"
+    );
 
     other.execute("INSERT INTO _sqlx_migrations TABLE kept").await.unwrap();
     app.serve("worker").await.stop().await;
