@@ -14,6 +14,7 @@ mod completions;
 mod config;
 mod dead;
 mod demo;
+mod descriptors;
 mod failure;
 mod heartbeat;
 mod key;

@@ -46,6 +46,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) -> Option<Conf
     };
     let limits = LimitsConfig {
         event_bytes_max: check.number("limits.event_bytes_max", 1_024..=134_217_728),
+        in_hand_bytes_max: check.number("limits.in_hand_bytes_max", 1_048_576..=1_099_511_627_776),
         body_bytes_max: check.number("limits.body_bytes_max", 1_024..=134_217_728),
         bodies_bytes_max: check.number("limits.bodies_bytes_max", 1_048_576..=17_179_869_184),
         requests_per_s: check.number("limits.requests_per_s", 0..=1_000_000),
@@ -343,6 +344,7 @@ mod tests {
             ("delivery.wait_age_max_s", 1, 2_592_000),
             ("dead.retention_days", 1, 3_650),
             ("limits.event_bytes_max", 1_024, 134_217_728),
+            ("limits.in_hand_bytes_max", 1_048_576, 1_099_511_627_776),
             ("limits.body_bytes_max", 1_024, 134_217_728),
             ("limits.bodies_bytes_max", 1_048_576, 17_179_869_184),
             ("limits.requests_per_s", 0, 1_000_000),

@@ -104,7 +104,6 @@ impl Desk {
             traceparent: None,
             replay: 0,
             is_test: true,
-            user_agent: concat!("paperboy/", env!("CARGO_PKG_VERSION")),
         };
         let request = request::build(&subscription, &event, &body, &context).map_err(|error| {
             let message = format!("the request cannot be built: {error}");
@@ -182,10 +181,13 @@ fn wanted_type(subscription: &Subscription) -> String {
 }
 
 fn shown_request(subscription: &Subscription, request: &Request) -> ShownRequest {
-    let hidden: Vec<&str> = subscription.constant_headers().map(|(name, _)| name).collect();
+    let is_hidden = |name: &str| {
+        subscription.request.own_headers(&subscription.auth).any(|(own, _)| own.eq_ignore_ascii_case(name))
+    };
     let headers = request.headers.iter().map(|(name, value)| {
-        let value = if hidden.contains(&name.as_str()) { MASK } else { value.as_str() };
-        (name.as_str().to_owned(), json!(value))
+        let name = name.as_str();
+        let value = if is_hidden(name) { MASK } else { value.to_str().unwrap_or_default() };
+        (name.to_owned(), json!(value))
     });
     ShownRequest {
         method: request.method.as_str().to_owned(),
@@ -198,7 +200,8 @@ fn shown_request(subscription: &Subscription, request: &Request) -> ShownRequest
 fn shown_answer(spec: &SubscriptionSpec, subscription: &Subscription, answer: &Answer) -> ShownAnswer {
     // A receiver may send back what it was sent.
     let mut body = start_of(&answer.excerpt);
-    let values = subscription.constant_headers().map(|(_, value)| value.to_owned());
+    let own = subscription.request.own_headers(&subscription.auth);
+    let values = own.map(|(_, value)| value.to_owned());
     let secrets = spec.secrets().into_iter().map(|secret| secret.expose().to_owned());
     for secret in values.chain(secrets).filter(|secret| secret.len() >= HIDDEN_BYTES_MIN) {
         body = body.replace(&secret, MASK);

@@ -7,14 +7,14 @@ use std::{
 
 use reqwest::{
     Response,
-    header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{HeaderMap, RETRY_AFTER},
 };
 use tracing::{debug, error};
 
 use super::{Transport, clients::Clients, drains::Drains, failure::Failure, guard::Guard};
 use crate::domain::{
     outcome::{Answer, parse_retry_after},
-    request::Request,
+    request::{Method, Request},
     statuses::{Class, Seen},
 };
 
@@ -62,7 +62,7 @@ impl Sender {
         let Some(client) = self.clients.of(&request.url) else {
             return Err(Failure::new(Class::Template, "the URL has no host or port"));
         };
-        let response = client.execute(outbound(request)?).await?;
+        let response = client.execute(outbound(request)).await?;
         self.check_connection(&response)?;
         Ok(response)
     }
@@ -86,7 +86,7 @@ impl Sender {
         if !is_glanced_at || read_excerpt(&mut response, &mut excerpt).await == Rest::Coming {
             self.drains.take(response);
         }
-        Answer { seen: Seen::Status(status.as_u16()), retry_after, elapsed_ms, excerpt }
+        Answer { seen: Seen::Status(status.as_u16()), retry_after, elapsed_ms, excerpt, is_our_fault: false }
     }
 }
 
@@ -111,27 +111,23 @@ fn failed(failure: Failure, elapsed_ms: u64) -> Answer {
     debug!(class = failure.class.as_str(), elapsed_ms, reason = failure.text, "an attempt brought no answer");
     let mut excerpt = failure.text.into_bytes();
     excerpt.truncate(EXCERPT_BYTES_MAX);
-    Answer { seen: Seen::Failure(failure.class), retry_after: None, elapsed_ms, excerpt }
+    let is_our_fault = failure.is_ours;
+    Answer { seen: Seen::Failure(failure.class), retry_after: None, elapsed_ms, excerpt, is_our_fault }
 }
 
 /// Translates a request; the body is the same memory.
-fn outbound(request: Request) -> Result<reqwest::Request, Failure> {
-    let unfit = |what: &str| Failure::new(Class::Template, format!("{what} cannot be sent over HTTP"));
-    let method =
-        reqwest::Method::from_bytes(request.method.as_str().as_bytes()).map_err(|_| unfit("the method"))?;
-    let mut headers = HeaderMap::with_capacity(request.headers.len());
-    for (name, value) in &request.headers {
-        let unfit = |_| unfit(&format!("the header `{}`", name.escape_debug()));
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|reason| unfit(reason.to_string()))?;
-        let mut value = HeaderValue::from_str(value).map_err(|reason| unfit(reason.to_string()))?;
-        // Keeps every value out of whatever prints headers for debugging.
-        value.set_sensitive(true);
-        headers.append(name, value);
-    }
+fn outbound(request: Request) -> reqwest::Request {
+    let method = match request.method {
+        Method::Post => reqwest::Method::POST,
+        Method::Put => reqwest::Method::PUT,
+        Method::Patch => reqwest::Method::PATCH,
+        Method::Get => reqwest::Method::GET,
+        Method::Delete => reqwest::Method::DELETE,
+    };
     let mut outbound = reqwest::Request::new(method, request.url);
-    *outbound.headers_mut() = headers;
+    *outbound.headers_mut() = request.headers;
     *outbound.body_mut() = Some(request.body.into());
-    Ok(outbound)
+    outbound
 }
 
 #[derive(PartialEq)]
