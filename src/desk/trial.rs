@@ -193,7 +193,7 @@ fn shown_request(subscription: &Subscription, request: &Request) -> ShownRequest
         method: request.method.as_str().to_owned(),
         url: request.url.as_str().to_owned(),
         headers: headers.collect(),
-        body: start_of(&request.body),
+        body: start_of(&request.body.joined()),
     }
 }
 

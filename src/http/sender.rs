@@ -11,7 +11,7 @@ use reqwest::{
 };
 use tracing::{debug, error};
 
-use super::{Transport, clients::Clients, drains::Drains, failure::Failure, guard::Guard};
+use super::{Transport, clients::Clients, drains::Drains, failure::Failure, guard::Guard, pieces};
 use crate::domain::{
     outcome::{Answer, parse_retry_after},
     request::{Method, Request},
@@ -126,7 +126,7 @@ fn outbound(request: Request) -> reqwest::Request {
     };
     let mut outbound = reqwest::Request::new(method, request.url);
     *outbound.headers_mut() = request.headers;
-    *outbound.body_mut() = Some(request.body.into());
+    *outbound.body_mut() = Some(pieces::body(&request.body));
     outbound
 }
 

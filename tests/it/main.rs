@@ -15,6 +15,7 @@ mod delivery;
 mod deploy;
 mod docs;
 mod door;
+mod fairness;
 mod faults;
 mod ops;
 mod postgres;

@@ -171,6 +171,7 @@ mod tests {
         assert_eq!(round(&mut settlements), [Order::AcknowledgeThrough(2)]);
         // 3 is in the way, and stays there.
         assert_eq!(round(&mut settlements), []);
+        assert_eq!(round(&mut settlements), []);
         assert_eq!(round(&mut settlements), [Order::Acknowledge(4)]);
         (0..STUCK).for_each(|_| drop(round(&mut settlements)));
         settlements.settle(5, Settlement::Acknowledged);
