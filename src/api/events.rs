@@ -113,7 +113,7 @@ async fn publish_one(
 
 /// What becomes of one line.
 enum Line {
-    Ready(Ready),
+    Ready(Box<Ready>),
     Invalid(Vec<Fault>),
 }
 
@@ -138,7 +138,7 @@ async fn publish_lines(
         match events::read(caller, body.slice_ref(line), v1.limits.event_bytes_max) {
             Ok(mut ready) => {
                 ready.message.tags.traceparent.clone_from(&traceparent);
-                lines.push((number, Line::Ready(ready)));
+                lines.push((number, Line::Ready(Box::new(ready))));
             }
             Err(Refused::Faults(faults)) => lines.push((number, Line::Invalid(faults))),
             // Nothing of a request that speaks for others is published.

@@ -12,7 +12,11 @@ use crate::domain::fault::Fault;
 
 /// An answer that is not what was asked for.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct Problem(Box<Told>);
+
+/// What it tells.
+#[derive(Debug)]
+struct Told {
     status: StatusCode,
     /// The last word of its `type`, for programs.
     kind: &'static str,
@@ -31,17 +35,25 @@ impl Problem {
         detail: impl Into<Cow<'static, str>>,
     ) -> Problem {
         let detail = detail.into();
-        Problem { status, kind, title, detail, hint: None, errors: Vec::new(), headers: Vec::new() }
+        Problem(Box::new(Told {
+            status,
+            kind,
+            title,
+            detail,
+            hint: None,
+            errors: Vec::new(),
+            headers: Vec::new(),
+        }))
     }
 
     /// What to do about it.
     pub(super) fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Problem {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: impl Into<String>) -> Problem {
-        self.headers.push((name, value.into()));
+        self.0.headers.push((name, value.into()));
         self
     }
 
@@ -52,7 +64,7 @@ impl Problem {
 
     /// 400: parameters that are wrong, all of them.
     pub(super) fn parameters(errors: Vec<Fault>) -> Problem {
-        Problem { errors, ..Problem::malformed("some parameters cannot be used") }
+        Problem::malformed("some parameters cannot be used").errors(errors)
     }
 
     /// 422: everything wrong with a body.
@@ -62,7 +74,12 @@ impl Problem {
             count => format!("{count} things are wrong with the body"),
         };
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Problem { errors, ..Problem::new(status, "faults", "the body has faults", detail) }
+        Problem::new(status, "faults", "the body has faults", detail).errors(errors)
+    }
+
+    fn errors(mut self, errors: Vec<Fault>) -> Problem {
+        self.0.errors = errors;
+        self
     }
 
     pub(super) fn forbidden(detail: impl Into<Cow<'static, str>>) -> Problem {
@@ -80,7 +97,7 @@ impl Problem {
     }
 
     pub(super) fn text(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 }
 
@@ -109,22 +126,23 @@ impl From<Refused> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let told = *self.0;
         let mut body = json!({
-            "type": format!("urn:paperboy:problem:{}", self.kind),
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
+            "type": format!("urn:paperboy:problem:{}", told.kind),
+            "title": told.title,
+            "status": told.status.as_u16(),
+            "detail": told.detail,
         });
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = &told.hint {
             body["hint"] = json!(hint);
         }
-        if !self.errors.is_empty() {
-            body["errors"] = self.errors.iter().map(error).collect();
+        if !told.errors.is_empty() {
+            body["errors"] = told.errors.iter().map(error).collect();
         }
         let mut response =
-            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string())
+            (told.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string())
                 .into_response();
-        for (name, value) in self.headers {
+        for (name, value) in told.headers {
             if let Ok(value) = value.parse() {
                 response.headers_mut().insert(name, value);
             }

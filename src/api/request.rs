@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use futures_util::StreamExt as _;
@@ -24,6 +25,10 @@ pub(super) struct Held {
 
 /// Room for bodies is given in pieces of this many bytes.
 pub(super) const ROOM_BYTES: usize = 1024;
+
+/// Bytes of a refused body that are read before the answer, and how long that may take.
+const PASSED_OVER_MAX: usize = 1 << 20;
+const PASSING_OVER_MAX: Duration = Duration::from_secs(1);
 
 /// Reads a body of at most `bytes_max`.
 ///
@@ -52,6 +57,8 @@ async fn collect(room: Arc<Semaphore>, body: Body, bytes_max: usize) -> Result<H
         let chunk = chunk.map_err(|_| Problem::malformed("the body broke off"))?;
         length += chunk.len();
         if length > bytes_max {
+            drop((held, all, first));
+            pass_over(stream).await;
             let detail = format!("the body is larger than {bytes_max} bytes");
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "too large", detail).hint(
                 "send less at once; `limits.body_bytes_max` and `limits.event_bytes_max` say how much",
@@ -59,7 +66,11 @@ async fn collect(room: Arc<Semaphore>, body: Body, bytes_max: usize) -> Result<H
         }
         let pieces = u32::try_from(chunk.len().div_ceil(ROOM_BYTES)).unwrap_or(u32::MAX);
         let more = Arc::clone(&room).try_acquire_many_owned(pieces);
-        let more = more.map_err(|_| Problem::unavailable("too many bodies are being read at once"))?;
+        let Ok(more) = more else {
+            drop((held, all, first));
+            pass_over(stream).await;
+            return Err(Problem::unavailable("too many bodies are being read at once"));
+        };
         match &mut held {
             Some(held) => held.merge(more),
             None => held = Some(more),
@@ -76,6 +87,21 @@ async fn collect(room: Arc<Semaphore>, body: Body, bytes_max: usize) -> Result<H
     }
     let bytes = if all.is_empty() { first.unwrap_or_default() } else { all.into() };
     Ok(Held { bytes, _room: held })
+}
+
+/// Reads a little of what is refused and forgets it: a connection that is closed with bytes unread is reset, and
+/// whoever is still sending would never see the answer.
+async fn pass_over(mut stream: BodyDataStream) {
+    let mut left = PASSED_OVER_MAX;
+    let reading = async {
+        while let Some(Ok(chunk)) = stream.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(PASSING_OVER_MAX, reading).await;
 }
 
 /// Reads a JSON body.
