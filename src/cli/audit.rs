@@ -40,7 +40,7 @@ impl Command {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let Command::List(list) = self;
         let config = common.load()?;
-        let (store, _) = services::open_store(&config).await?;
+        let store = services::open_store(&config).await?;
         let done = list.run(common, &store).await;
         store.close().await;
         done

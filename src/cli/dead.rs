@@ -156,7 +156,7 @@ impl Command {
             };
         }
         let config = common.load()?;
-        let (store, _) = services::open_store(&config).await?;
+        let store = services::open_store(&config).await?;
         let desk = services::desk(&config, store.clone())?;
         let done = match self {
             Command::List(list) => list.run(common, &store).await,

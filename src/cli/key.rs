@@ -56,7 +56,7 @@ pub(super) struct Create {
 impl Command {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let config = common.load()?;
-        let (store, _) = services::open_store(&config).await?;
+        let store = services::open_store(&config).await?;
         let done = match self {
             Command::Create(create) => create.run(common, &store).await,
             Command::List { tenant } => list(common, &store, tenant.as_deref()).await,
@@ -92,7 +92,7 @@ impl Create {
 
 async fn list(common: &Common, store: &Store, asked: Option<&str>) -> Result<(), Failure> {
     let asked = asked.map(tenant).transpose()?;
-    let mut rows = store.keys().await?;
+    let mut rows = store.api_keys().await?;
     rows.retain(|row| asked.is_none() || row.tenant == asked);
     if common.json {
         rows.iter().for_each(|row| output::json_line(&row_json(row)));

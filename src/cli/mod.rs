@@ -27,6 +27,7 @@ mod receiver;
 mod remote;
 mod serve;
 mod services;
+mod source;
 mod stage;
 mod status;
 mod store;
@@ -104,6 +105,9 @@ enum Command {
     Config(config::Command),
     /// Queues, waiting retries, processes, the balance, and what is wrong
     Status(status::Status),
+    /// Queues that are there already: how their messages would become events
+    #[command(subcommand)]
+    Source(source::Command),
     /// The exchanges and queues on RabbitMQ: show, declare, check
     #[command(subcommand)]
     Topology(topology::Command),
@@ -179,6 +183,7 @@ impl Command {
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
             Command::Status(status) => Box::pin(status.run(&common)).await,
+            Command::Source(command) => Box::pin(command.run(&common)).await,
             Command::Topology(command) => Box::pin(command.run(&common)).await,
             Command::Listen(listen) => Box::pin(listen.run(&common)).await,
             Command::Completions(completions) => completions.run(Cli::command()),

@@ -67,7 +67,7 @@ pub async fn create(store: &Store, caller: &Caller, order: Order) -> Result<(Key
 /// There is none of that id, or the store fails.
 pub async fn revoke(store: &Store, caller: &Caller, id: &KeyId) -> Result<bool, Refused> {
     let missing = || Refused::Missing { what: "key", id: id.to_string() };
-    let row = store.keys().await?.into_iter().find(|row| row.id == *id).ok_or_else(missing)?;
+    let row = store.api_keys().await?.into_iter().find(|row| row.id == *id).ok_or_else(missing)?;
     let tenant = row.tenant.as_ref().map(Tenant::as_str);
     let line = note(caller, "key.revoke", tenant, id.as_str(), json!({}));
     Ok(store.revoke_key(id, now_ms(), line).await?)
@@ -213,7 +213,7 @@ impl KeyRing {
 
     async fn read(&self) -> anyhow::Result<()> {
         let asked_at = Instant::now();
-        let counter = self.store.keys_counter().await?;
+        let counter = self.store.api_keys_counter().await?;
         let is_news = {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             let is_news = known.read_at.is_none() || known.counter != counter;
@@ -223,7 +223,7 @@ impl KeyRing {
             is_news
         };
         if is_news {
-            let (rows, counter) = self.store.keys_and_counter().await?;
+            let (rows, counter) = self.store.api_keys_and_counter().await?;
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             let keys = rows.into_iter().map(|row| {
                 let used = known.keys.get(&row.id).map(|entry| Arc::clone(&entry.used)).unwrap_or_default();

@@ -15,6 +15,8 @@ use crate::store::{KeptAnswer, ListFilter, Note, Removal, Save, SaveError, Versi
 pub struct New {
     pub spec: SubscriptionSpec,
     pub secret: Option<Secret>,
+    /// The document named no id.
+    pub id_is_made: bool,
 }
 
 impl New {
@@ -27,8 +29,9 @@ impl New {
             Ok(spec) => spec,
             Err(faults) => return Ok(Err(faults)),
         };
+        let id_is_made = spec.id.is_none();
         let secret = spec.complete(SubscriptionId::from_random(random()?), now, random()?);
-        Ok(spec.check().map(|_| New { spec, secret }))
+        Ok(spec.check().map(|_| New { spec, secret, id_is_made }))
     }
 
     /// The line of the audit for it.

@@ -11,14 +11,11 @@ use crate::domain::name::Tenant;
 use crate::domain::outcome::{Answer, Outcome};
 use crate::domain::request::{self, AttemptContext, Request};
 use crate::domain::secret::MASK;
-use crate::domain::spec::SubscriptionSpec;
 use crate::domain::statuses::Seen;
 use crate::domain::subscription::Subscription;
 
 /// Bytes shown of a body.
 const SHOWN_BYTES_MAX: usize = 1024;
-/// Shorter secrets are not looked for in an answer: they stand in ordinary words.
-const HIDDEN_BYTES_MIN: usize = 8;
 
 /// What is sent.
 #[derive(Clone, Debug)]
@@ -116,7 +113,7 @@ impl Desk {
             delivered: matches!(Outcome::judge(&subscription.success, &answer), Outcome::Delivered { .. }),
             wanted: subscription.matches(&event),
             request: shown_request(&subscription, &request),
-            answer: shown_answer(&spec, &subscription, &answer),
+            answer: shown_answer(&subscription, &answer),
         })
     }
 }
@@ -197,15 +194,9 @@ fn shown_request(subscription: &Subscription, request: &Request) -> ShownRequest
     }
 }
 
-fn shown_answer(spec: &SubscriptionSpec, subscription: &Subscription, answer: &Answer) -> ShownAnswer {
+fn shown_answer(subscription: &Subscription, answer: &Answer) -> ShownAnswer {
     // A receiver may send back what it was sent.
-    let mut body = start_of(&answer.excerpt);
-    let own = subscription.request.own_headers(&subscription.auth);
-    let values = own.map(|(_, value)| value.to_owned());
-    let secrets = spec.secrets().into_iter().map(|secret| secret.expose().to_owned());
-    for secret in values.chain(secrets).filter(|secret| secret.len() >= HIDDEN_BYTES_MIN) {
-        body = body.replace(&secret, MASK);
-    }
+    let body = subscription.veil.hide(&start_of(&answer.excerpt));
     let (status, class) = match answer.seen {
         Seen::Status(status) => (Some(status), None),
         Seen::Failure(class) => (None, Some(class.as_str().to_owned())),

@@ -75,12 +75,12 @@ impl Store {
     }
 
     /// Every key there ever was, in the order of their ids.
-    pub async fn keys(&self) -> anyhow::Result<Vec<KeyRow>> {
-        Ok(self.keys_and_counter().await?.0)
+    pub async fn api_keys(&self) -> anyhow::Result<Vec<KeyRow>> {
+        Ok(self.api_keys_and_counter().await?.0)
     }
 
     /// The same, with the counter that rises with every change of them.
-    pub async fn keys_and_counter(&self) -> anyhow::Result<(Vec<KeyRow>, u64)> {
+    pub async fn api_keys_and_counter(&self) -> anyhow::Result<(Vec<KeyRow>, u64)> {
         let rows = async {
             let mut snapshot = self.inner.pool.begin_read().await?;
             let counter: i64 = snapshot.query(COUNTER).fetch_value().await?;
@@ -100,7 +100,7 @@ impl Store {
     }
 
     /// The counter that rises with every key that is made or revoked.
-    pub async fn keys_counter(&self) -> anyhow::Result<u64> {
+    pub async fn api_keys_counter(&self) -> anyhow::Result<u64> {
         let counter = async {
             let mut connection = self.inner.pool.acquire().await?;
             connection.query(COUNTER).fetch_value::<i64>().await

@@ -53,7 +53,7 @@ impl Store {
         let Some(row) = row.await.context(failed)? else { return Ok(None) };
         let (request, sealed): (Vec<u8>, Vec<u8>) =
             (row.get("request").context(failed)?, row.get("answer").context(failed)?);
-        let answer = self.inner.key.open(&record_name(actor, key), &sealed).context(failed)?;
+        let answer = self.open_sealed(&record_name(actor, key), &sealed).context(failed)?;
         Ok(Some(Given {
             request: request.try_into().unwrap_or_default(),
             answer: Zeroizing::new(answer),

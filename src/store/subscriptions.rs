@@ -126,6 +126,7 @@ impl Store {
         if added.is_empty() && changed.is_empty() && removed.is_empty() {
             return Ok(self.changes_since(u64::MAX).await?.counter);
         }
+        let mut write = self.begin_change().await.context(COULD_NOT_SAVE)?;
         let mut rows = Vec::with_capacity(added.len() + changed.len());
         for spec in &added {
             rows.push((self.row(spec)?, None));
@@ -135,7 +136,6 @@ impl Store {
         }
         let answer =
             answer.map(|answer| Ok::<_, SaveError>((self.seal_answer(&answer)?, answer))).transpose()?;
-        let mut write = self.begin_change().await.context(COULD_NOT_SAVE)?;
         let mut tenants: BTreeSet<String> = rows.iter().map(|(row, _)| row.tenant.clone()).collect();
         for removal in &removed {
             tenants.insert(delete(&mut write, removal).await?);
@@ -328,7 +328,7 @@ impl Store {
 
     fn unseal(&self, row: SealedRow) -> Result<SubscriptionSpec, BrokenRecord> {
         let broken = |why: String| BrokenRecord { id: row.id.clone(), why };
-        let plain = self.inner.key.open(&record_name(&row.tenant, &row.id), &row.sealed);
+        let plain = self.open_sealed(&record_name(&row.tenant, &row.id), &row.sealed);
         let plain = Zeroizing::new(plain.map_err(|fault| broken(fault.to_string()))?);
         // Not serde's own words: they quote the value they stumbled over, which may be a secret.
         serde_json::from_slice(&plain).map_err(|fault| {
@@ -358,7 +358,7 @@ struct SealedRow {
 }
 
 /// What a sealed subscription is sealed for: it opens under no other tenant and no other id.
-fn record_name(tenant: &str, id: &str) -> Vec<u8> {
+pub(super) fn record_name(tenant: &str, id: &str) -> Vec<u8> {
     format!("subscription\0{tenant}\0{id}").into_bytes()
 }
 
@@ -380,7 +380,10 @@ async fn delete(write: &mut Write<'_>, removal: &Removal) -> Result<String, Save
     let id = || removal.id.to_string();
     let failed = || format!("could not remove subscription `{}` from the store", removal.id);
     let Some((row, version)) = sealed_row(write, removal.id.as_str()).await.with_context(failed)? else {
-        return Err(SaveError::Missing { id: id() });
+        return Err(match removal.over {
+            Some(_) => SaveError::Changed { id: id() },
+            None => SaveError::Missing { id: id() },
+        });
     };
     if removal.over.is_some_and(|over| over != version) {
         return Err(SaveError::Changed { id: id() });

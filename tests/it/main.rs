@@ -6,9 +6,11 @@
 )]
 
 mod api;
+mod apply;
 mod bad_input;
 mod bench;
 mod broker;
+mod canary;
 mod cli;
 mod config;
 mod delivery;
@@ -19,6 +21,10 @@ mod fairness;
 mod faults;
 mod ops;
 mod postgres;
+mod redis_faults;
+mod rotate_key;
+mod scale;
+mod sources;
 mod store_and_cache;
 mod store_contract;
 mod subscriptions;

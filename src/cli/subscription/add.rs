@@ -51,7 +51,7 @@ impl Add {
         addresses::warn(desk, new.iter().map(|new| &new.spec));
         let counter = desk.add(&services::caller(), &new, None).await.map_err(save::failure)?;
         services::spread(desk, counter, !self.no_wait).await;
-        for New { spec, secret } in new {
+        for New { spec, secret, .. } in new {
             print(common, &spec.id.unwrap_or_default(), &json!(spec.tenant), secret.as_ref());
         }
         Ok(())

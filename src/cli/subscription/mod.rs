@@ -2,10 +2,14 @@
 
 mod add;
 mod addresses;
+mod apply;
+mod difference;
 mod documents;
+mod export;
 mod fields;
 mod import;
 mod list;
+mod plan;
 mod remove;
 mod rotate;
 mod save;
@@ -28,6 +32,10 @@ pub(super) enum Command {
     Add(Box<add::Add>),
     /// Add or change subscriptions from a file; those with a known id are changed
     Import(import::Import),
+    /// Make subscriptions what files say: shows what changes, asks, writes all or nothing
+    Apply(apply::Apply),
+    /// Write subscriptions as files that `apply` takes
+    Export(export::Export),
     /// List subscriptions
     List(list::List),
     /// Show one subscription, secrets hidden
@@ -47,7 +55,7 @@ pub(super) enum Command {
     Enable(switch::Switch),
     /// Stop sending to it; its retries under way become dead letters `disabled`
     Disable(switch::Switch),
-    /// Commands that come later, and words that are none.
+    /// Words that are no command.
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -61,11 +69,13 @@ impl Command {
             return self.run_remote(common, &remote).await;
         }
         let config = common.load()?;
-        let (store, _) = services::open_store(&config).await?;
+        let store = services::open_store(&config).await?;
         let desk = services::desk(&config, store.clone())?;
         let done = match self {
             Command::Add(add) => add.run(common, &desk).await,
             Command::Import(import) => import.run(common, &desk).await,
+            Command::Apply(apply) => Box::pin(apply.run(common, &desk)).await,
+            Command::Export(export) => export.run(common, &store).await,
             Command::List(list) => list.run(common, &store).await,
             Command::Show { id } => show::run(common, &store, &id).await,
             Command::Update(update) => update.run(common, &desk).await,
@@ -85,6 +95,8 @@ impl Command {
         match self {
             Command::Add(add) => add.run_remote(common, remote).await,
             Command::Import(_) => Err(remote.only_here("subscription import")),
+            Command::Apply(_) => Err(remote.only_here("subscription apply")),
+            Command::Export(_) => Err(remote.only_here("subscription export")),
             Command::List(list) => list.run_remote(common, remote).await,
             Command::Show { id } => show::run_remote(common, remote, &id).await,
             Command::Update(update) => update.run_remote(common, remote).await,
@@ -99,12 +111,7 @@ impl Command {
 }
 
 fn refuse(words: &[OsString]) -> Failure {
-    const LATER: [&str; 2] = ["apply", "export"];
     let word = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    if LATER.contains(&word.as_ref()) {
-        return Failure::usage(format!("`paperboy subscription {word}` is not supported yet"))
-            .hint("`paperboy subscription import` and `list --json` do without it");
-    }
     Failure::usage(format!("`{word}` is not a command of `paperboy subscription`"))
         .hint("`paperboy subscription --help` lists them")
 }
