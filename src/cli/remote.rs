@@ -161,7 +161,7 @@ impl Remote {
             self.request(Method::POST, "/v1/events").header(CONTENT_TYPE, "application/x-ndjson").body(lines);
         let text = self.text(request).await?;
         let parsed = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
-        Ok(parsed.map_err(|_| self.strange())?)
+        parsed.map_err(|_| self.strange())
     }
 
     /// Publishes one event that is no line.
@@ -193,7 +193,7 @@ impl Remote {
         if text.is_empty() {
             return Ok(Value::Null);
         }
-        Ok(serde_json::from_str(&text).map_err(|_| self.strange())?)
+        serde_json::from_str(&text).map_err(|_| self.strange())
     }
 
     async fn text(&self, request: RequestBuilder) -> Result<String, Failure> {

@@ -138,8 +138,10 @@ impl KeyRing {
         if let Some(hash) = &hash {
             // Every one is compared, so that the time says nothing.
             let places = self.configured.iter().enumerate();
-            let same =
-                places.filter(|(_, known)| key::is_same(known, hash)).map(|(place, _)| place + 1).last();
+            let same = places.fold(
+                None,
+                |same, (place, known)| if key::is_same(known, hash) { Some(place + 1) } else { same },
+            );
             if let Some(place) = same {
                 return Ok(Caller::operator(format!("config:{place}")));
             }

@@ -169,7 +169,7 @@ mod tests {
 
     fn verdicts(round: Round) -> [Verdict; 4] {
         felt("apart", 2.0, ["arrived", "p99", "redelivered", "attempts"])
-            .map(|check| check.judge(&[round.clone()]).verdict)
+            .map(|check| check.judge(std::slice::from_ref(&round)).verdict)
     }
 
     #[test]
