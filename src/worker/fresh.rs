@@ -32,7 +32,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         event: &Event<'_>,
         now_ms: i64,
     ) -> Step {
-        let mut lookup = self.directory.lookup(&event.tenant).await;
+        let mut lookup = self.lookup(&event.tenant).await;
         let mut seen = None;
         for confirmed in [false, true] {
             let version = match &lookup {

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::{Broker, Message, Queue, Taken};
 use crate::cache::{Directory, Lookup, Unknown};
 use crate::domain::event::{Event, Hints};
+use crate::domain::name::{SubscriptionId, Tenant};
 use crate::domain::retry::Reason;
 use crate::http::Transport;
 use balance::Balance;
@@ -167,6 +168,15 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         }
     }
 
+    /// Who wants a tenant's events: from memory at once, nearly always.
+    async fn lookup(&self, tenant: &Tenant) -> Lookup {
+        match self.directory.known(tenant.as_str()) {
+            Some(known) => known,
+            // Rare and large: in a box, so that no delivery carries room for it.
+            None => Box::pin(self.directory.lookup(tenant)).await,
+        }
+    }
+
     /// A delivery that knows its subscription: a fan-out copy, a due retry or a replay.
     async fn deliver_again(
         &self,
@@ -177,12 +187,11 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         now_ms: i64,
     ) -> Step {
         let tags = || step::carry(&message.tags, event, now_ms);
-        let mut lookup = self.directory.lookup(&event.tenant).await;
+        let mut lookup = self.lookup(&event.tenant).await;
         for confirmed in [false, true] {
             let version = match &lookup {
                 Lookup::Found(found) => {
-                    let wanted =
-                        found.subscriptions.iter().find(|subscription| subscription.id.as_str() == id);
+                    let wanted = SubscriptionId::parse(id).ok().and_then(|id| found.find(&id));
                     if let Some(subscription) = wanted {
                         return if subscription.enabled {
                             self.attempt(queue, message, event, subscription, now_ms).await

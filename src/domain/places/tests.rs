@@ -233,6 +233,8 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn no_place_is_lost_or_made(happenings in happenings()) {
         let mut world = World::default();
@@ -311,6 +313,12 @@ proptest! {
             }
         }
     }
+
+}
+
+proptest! {
+    // Each is ten minutes of up to three hundred endpoints.
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     /// Nobody starves: with any number of endpoints that all hang until they time out, each is asked again and
     /// again, as it comes back from its waits.
