@@ -9,6 +9,7 @@ pub mod broker;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod desk;
 pub mod domain;
 pub mod http;
 pub mod store;

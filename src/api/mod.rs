@@ -1,20 +1,41 @@
-//! What a process answers over HTTP: alive, ready, how much of what. `/v1` says that it is not there yet.
+//! What a process answers over HTTP: health and metrics, and `/v1`, one file a resource.
+//!
+//! Everything of `/v1` is an [`Operation`](operation::Operation) in a list; the router and the OpenAPI document
+//! are made from that list. What an operation does is in `desk`; here is only how requests come and answers look.
 
+mod audit;
+mod dead_letters;
+mod door;
+mod events;
 mod health;
+mod listener;
+pub mod openapi;
+mod operation;
+mod problem;
+mod request;
+mod subscriptions;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{MethodFilter, get, on};
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::desk::keys::{Buckets, KeyRing};
+use crate::desk::{Courier, Desk, Publisher};
 pub use health::{Probe, Readiness};
+pub use listener::Connections;
+use operation::Operation;
+use problem::Problem;
 
 /// What the handlers look at.
 #[derive(Clone)]
@@ -23,19 +44,77 @@ pub struct State {
     pub readiness: Readiness,
     /// The process's metrics.
     pub metrics: PrometheusHandle,
-    /// What `/v1` answers here.
-    pub v1: V1,
+    /// What `/v1` works on; none in a process that has no `/v1` (role `worker`).
+    pub v1: Option<Arc<V1>>,
 }
 
-/// What `/v1` answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum V1 {
-    /// This process has none (role `worker`).
-    Absent,
-    /// Reachable from other machines and no key set.
-    Refused,
-    /// Allowed, and not there yet.
-    NotYet,
+/// What `/v1` works on.
+pub struct V1 {
+    desk: Desk,
+    keys: Arc<KeyRing>,
+    publisher: Arc<dyn Publisher>,
+    courier: Arc<dyn Courier>,
+    buckets: Buckets,
+    limits: Limits,
+    /// Only this machine can reach it.
+    is_loopback: bool,
+    /// Room for bodies, in pieces of [`request::ROOM_BYTES`].
+    room: Arc<Semaphore>,
+    /// Publishes under way at once.
+    publishes: Semaphore,
+    /// Changes under way, which go on when whoever asked has gone.
+    changes: TaskTracker,
+}
+
+/// Bounds of requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of one event.
+    pub event_bytes_max: usize,
+    /// Of a body of many events.
+    pub body_bytes_max: usize,
+    /// Of any other document.
+    pub document_bytes_max: usize,
+    /// Of all bodies in hand together.
+    pub bodies_bytes_max: usize,
+    /// How long a body may take to come, and then its answer.
+    pub timeout: Duration,
+    /// Of one key; 0 is no limit.
+    pub requests_per_s: u32,
+}
+
+/// Publishes under way at once, of all requests.
+const PUBLISHES_MAX: usize = 1024;
+
+impl V1 {
+    /// Puts it together for the address it is served at.
+    pub fn new(
+        desk: Desk,
+        keys: Arc<KeyRing>,
+        publisher: Arc<dyn Publisher>,
+        courier: Arc<dyn Courier>,
+        limits: Limits,
+        address: SocketAddr,
+    ) -> V1 {
+        V1 {
+            desk,
+            keys,
+            publisher,
+            courier,
+            buckets: Buckets::new(limits.requests_per_s),
+            limits,
+            is_loopback: address.ip().to_canonical().is_loopback(),
+            room: Arc::new(Semaphore::new(limits.bodies_bytes_max.div_ceil(request::ROOM_BYTES))),
+            publishes: Semaphore::new(PUBLISHES_MAX),
+            changes: TaskTracker::new(),
+        }
+    }
+
+    /// Waits for the changes that are under way.
+    pub async fn close(&self) {
+        self.changes.close();
+        self.changes.wait().await;
+    }
 }
 
 /// Takes the port, so that a start fails at once when somebody else has it.
@@ -47,13 +126,20 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until `stop`, then finishes the requests under way.
-///
-/// # Errors
-/// The listener broke.
-pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken) -> anyhow::Result<()> {
-    let router = router(state);
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    serving.await.context("the HTTP listener failed")
+pub async fn serve(listener: TcpListener, state: State, connections: Connections, stop: CancellationToken) {
+    let v1 = state.v1.clone();
+    listener::serve(listener, router(state), connections, stop).await;
+    if let Some(v1) = v1 {
+        v1.close().await;
+    }
+}
+
+/// Every operation of `/v1`.
+fn operations() -> Vec<Operation> {
+    [events::operations(), subscriptions::operations(), dead_letters::operations(), audit::operations()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn router(state: State) -> Router {
@@ -61,36 +147,25 @@ fn router(state: State) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics));
-    match state.v1 {
-        V1::Absent => {}
-        V1::Refused => router = router.route("/v1", any(refused)).route("/v1/{*rest}", any(refused)),
-        V1::NotYet => router = router.route("/v1", any(not_yet)).route("/v1/{*rest}", any(not_yet)),
+    if let Some(v1) = &state.v1 {
+        router = router.route("/openapi.json", get(openapi::answer));
+        for operation in operations() {
+            let filter = MethodFilter::try_from(operation.method.clone()).expect("a method that axum knows");
+            let (path, operation, v1) = (operation.path, Arc::new(operation), Arc::clone(v1));
+            let handler = move |request| door::enter(Arc::clone(&v1), Arc::clone(&operation), request);
+            router = router.route(path, on(filter, handler));
+        }
     }
-    router.fallback(unknown).with_state(state)
-}
-
-async fn refused() -> Response {
-    problem(
-        StatusCode::FORBIDDEN,
-        "no key is set",
-        "`/v1` is not served beyond loopback while `api.keys` is empty: set a key or listen on 127.0.0.1",
-    )
-}
-
-async fn not_yet() -> Response {
-    problem(
-        StatusCode::NOT_IMPLEMENTED,
-        "not supported yet",
-        "the HTTP API is not there yet: use the command line (`paperboy subscription`, `paperboy publish`, `paperboy dead`)",
-    )
+    router.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(state)
 }
 
 async fn unknown() -> Response {
-    problem(StatusCode::NOT_FOUND, "not found", "known here are /healthz, /readyz and /metrics")
+    Problem::missing("nothing is at this path").hint("`/openapi.json` lists what is").into_response()
 }
 
-/// A problem as RFC 9457 has it.
-fn problem(status: StatusCode, title: &str, detail: &str) -> Response {
-    let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+async fn wrong_method() -> Response {
+    let title = "not this method";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", title, "this path has other methods")
+        .hint("the header `Allow` names them")
+        .into_response()
 }

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::config::Fault;
+use crate::config;
+use crate::desk::Refused;
+use crate::domain::fault::Fault;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone)]
@@ -50,8 +52,8 @@ impl Failure {
     }
 
     /// The configuration is wrong by itself: exit 64, all faults listed.
-    pub fn config(faults: Vec<Fault>) -> Failure {
-        let problem = |fault: Fault| Problem { message: fault.message, hint: fault.hint };
+    pub fn config(faults: Vec<config::Fault>) -> Failure {
+        let problem = |fault: config::Fault| Problem { message: fault.message, hint: fault.hint };
         Failure { code: CONFIG, problems: faults.into_iter().map(problem).collect() }
     }
 
@@ -73,6 +75,16 @@ impl Failure {
         }
     }
 
+    /// Whether what was given is at fault.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.code == USAGE
+    }
+
+    /// All of it in one line, without hints.
+    pub(crate) fn text(&self) -> String {
+        self.problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
     /// Prints everything to standard error and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         for problem in &self.problems {
@@ -88,6 +100,35 @@ impl Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
         Failure::world(format!("{error:#}"))
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        let text = refused.to_string();
+        match refused {
+            Refused::Faults(faults) => Failure::refused(faults.into_iter().map(Problem::from).collect()),
+            Refused::Missing { what, .. } => {
+                let words = if what == "dead letter" { "dead" } else { what };
+                Failure::world(text).hint(format!("`paperboy {words} list` shows them"))
+            }
+            Refused::Forbidden(_) => Failure::world(text),
+            Refused::Stale { .. } => {
+                Failure::world(text).hint("nothing was written; look at it again and repeat the change")
+            }
+            Refused::Conflict { hint, .. } => Failure::world(text).hint(hint),
+            Refused::Failed(error) => Failure::from(error),
+        }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Problem {
+        let message = match fault.field.as_str() {
+            "" => fault.message,
+            field => format!("`{field}`: {}", fault.message),
+        };
+        Problem { message, hint: fault.hint }
     }
 }
 

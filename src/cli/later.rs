@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::Failure;
 
-const LATER: [&str; 5] = ["batch", "doctor", "key", "preset", "audit"];
+const LATER: [&str; 3] = ["batch", "doctor", "preset"];
 
 /// What to say to a first word that is no command.
 pub(super) fn refuse(words: &[OsString]) -> Failure {

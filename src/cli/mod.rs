@@ -8,6 +8,7 @@
     reason = "writing to people is what this folder is for"
 )]
 
+mod audit;
 mod bench;
 mod completions;
 mod config;
@@ -17,12 +18,14 @@ mod demo;
 mod descriptors;
 mod failure;
 mod heartbeat;
+mod key;
 mod later;
 mod listen;
 mod log;
 mod output;
 mod publish;
 mod receiver;
+mod remote;
 mod replaying;
 mod serve;
 mod services;
@@ -67,6 +70,10 @@ pub(crate) struct Common {
     /// Set one key, such as `broker.prefix=orders`; wins over file and environment
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Ask a running `paperboy serve` at this address, with the key in PAPERBOY_API_KEY (else PAPERBOY_API); for
+    /// `subscription`, `publish` and `dead`
+    #[arg(long, global = true, value_name = "URL")]
+    api: Option<String>,
     /// Print JSON (one object a line for lists) instead of tables
     #[arg(long, global = true)]
     json: bool,
@@ -89,6 +96,12 @@ enum Command {
     /// What became of an event or a document: every attempt, and why
     #[command(subcommand)]
     Deliveries(deliveries::Command),
+    /// Who may use the HTTP API: make, list, revoke keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Who changed what
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Where subscriptions and dead letters are kept
     #[command(subcommand)]
     Store(store::Command),
@@ -159,6 +172,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 impl Command {
     async fn run(self, common: Common) -> Result<(), Failure> {
+        let is_remote = matches!(self, Command::Subscription(_) | Command::Publish(_) | Command::Dead(_));
+        if common.api.is_some() && !is_remote {
+            return Err(Failure::usage("`--api` is for `subscription`, `publish` and `dead`")
+                .hint("run this one where the store is"));
+        }
         match self {
             Command::Serve(serve) => Box::pin(serve.run(&common)).await,
             Command::Demo(demo) => Box::pin(demo.run(&common)).await,
@@ -166,6 +184,8 @@ impl Command {
             Command::Subscription(command) => Box::pin(command.run(&common)).await,
             Command::Dead(command) => Box::pin(command.run(&common)).await,
             Command::Deliveries(command) => Box::pin(command.run(&common)).await,
+            Command::Key(command) => Box::pin(command.run(&common)).await,
+            Command::Audit(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
             Command::Status(status) => Box::pin(status.run(&common)).await,

@@ -12,9 +12,10 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::failure::Problem;
+use super::remote::{self, Remote};
 use super::{Common, Failure, output, services};
-use crate::broker::{Broker as _, Outgoing, Tags, Target};
-use crate::domain::event::{Event, Hints};
+use crate::broker::{Broker as _, Target};
+use crate::desk::events::{self, Ready, confirmed};
 
 /// Publishes under way at once.
 const CONCURRENCY: usize = 256;
@@ -51,21 +52,14 @@ pub(super) struct Publish {
     batch_id: Option<String>,
 }
 
-/// One event to publish, already known to be readable.
-struct Ready {
-    place: usize,
-    body: Bytes,
-    tags: Tags,
-}
-
 impl Publish {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        if let Some(remote) = Remote::of(common)? {
+            return self.run_remote(common, &remote).await;
+        }
         let config = common.load()?;
         super::log::start(&quiet(&config.log));
-        let source = match &self.file {
-            Some(path) => read(path)?,
-            None => self.event_from_flags()?,
-        };
+        let source = self.source()?;
         let events = check(&source, config.limits.event_bytes_max)?;
         let broker = services::broker(&config).await?;
         let total = events.len();
@@ -73,28 +67,73 @@ impl Publish {
         let mut failed = 0;
         {
             let broker = &broker;
-            let publishes = events.into_iter().map(|event| async move {
-                let id = event.tags.message_id.clone().unwrap_or_default();
-                let message = Outgoing { body: event.body, tags: event.tags };
-                (event.place, id, services::confirmed(broker.publish(Target::Events, message)).await)
+            let publishes = (1..).zip(events).map(|(place, Ready { id, message })| async move {
+                (place, id, confirmed(broker.publish(Target::Events, message)).await)
             });
             let mut results = stream::iter(publishes).buffered(CONCURRENCY);
             while let Some((place, id, result)) = results.next().await {
                 bar.inc(1);
                 let error = result.err().map(|error| error.to_string());
                 failed += usize::from(error.is_some());
-                if common.json {
-                    let status = if error.is_none() { "published" } else { "failed" };
-                    output::json_line(&json!({ "line": place, "id": id, "status": status, "error": error }));
-                } else if let Some(error) = error {
-                    eprintln!("event {place} `{id}`: {error}");
-                } else if self.file.is_none() {
-                    println!("{id}");
-                }
+                self.tell(common, place, &id, error);
             }
         }
         bar.finish_and_clear();
         broker.close().await;
+        self.end(failed, total)
+    }
+
+    /// The same over the HTTP API, which judges the events.
+    async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let source = self.source()?;
+        let events = split(&source).map_err(|(place, why)| {
+            Failure::usage(format!("event {place}: {why}")).hint("nothing was published")
+        })?;
+        let (total, mut failed, mut place) = (events.len(), 0, 0);
+        let bar = output::progress(total);
+        let mut rest = events.as_slice();
+        while !rest.is_empty() {
+            let count = batch(rest);
+            let (now, later) = rest.split_at(count);
+            rest = later;
+            let answers = match now {
+                // What spans lines goes alone.
+                [event] if event.contains('\n') => {
+                    vec![remote::as_line(remote.publish(event.as_bytes().into()).await)?]
+                }
+                lines => remote.publish_lines(lines.join("\n").into_bytes()).await?,
+            };
+            for answer in &answers {
+                place += 1;
+                bar.inc(1);
+                let error = remote::line_error(answer);
+                failed += usize::from(error.is_some());
+                self.tell(common, place, answer["id"].as_str().unwrap_or_default(), error);
+            }
+        }
+        bar.finish_and_clear();
+        self.end(failed, total)
+    }
+
+    fn source(&self) -> Result<Vec<u8>, Failure> {
+        match &self.file {
+            Some(path) => read(path),
+            None => self.event_from_flags(),
+        }
+    }
+
+    fn tell(&self, common: &Common, place: usize, id: &str, error: Option<String>) {
+        if common.json {
+            let status = if error.is_none() { "published" } else { "failed" };
+            output::json_line(&json!({ "line": place, "id": id, "status": status, "error": error }));
+        } else if let Some(error) = error {
+            eprintln!("event {place} `{id}`: {error}");
+        } else if self.file.is_none() {
+            println!("{id}");
+        }
+    }
+
+    fn end(&self, failed: usize, total: usize) -> Result<(), Failure> {
         if failed > 0 {
             return Err(Failure::world(format!("{failed} of {total} events were not confirmed"))
                 .hint("publish them again: an event keeps its id, so receivers can tell"));
@@ -157,28 +196,15 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 fn check(source: &[u8], bytes_max: usize) -> Result<Vec<Ready>, Failure> {
     let mut ready = Vec::new();
     let mut problems = Vec::new();
-    let mut problem = |place: usize, message: String| problems.push(format!("event {place}: {message}"));
-    let mut place = 0;
-    for value in serde_json::Deserializer::from_slice(source).into_iter::<&RawValue>() {
-        let value = match value {
-            Ok(value) => value,
-            Err(error) => {
-                problem(place + 1, format!("not JSON: {error}"));
-                break;
-            }
-        };
-        let one_or_many = match value.get().starts_with('[') {
-            true => serde_json::from_str::<Vec<&RawValue>>(value.get()).unwrap_or_default(),
-            false => vec![value],
-        };
-        for event in one_or_many {
-            place += 1;
-            match ready_event(place, event.get(), bytes_max) {
-                Ok(event) => ready.push(event),
-                Err(why) => problem(place, why),
-            }
+    let caller = services::caller();
+    let (events, broken) = parts(source);
+    for (place, event) in (1..).zip(events) {
+        match events::read(&caller, Bytes::copy_from_slice(event.as_bytes()), bytes_max) {
+            Ok(event) => ready.push(event),
+            Err(why) => problems.push(format!("event {place}: {why}")),
         }
     }
+    problems.extend(broken.map(|(place, why)| format!("event {place}: {why}")));
     if problems.is_empty() {
         return Ok(ready);
     }
@@ -194,19 +220,39 @@ fn check(source: &[u8], bytes_max: usize) -> Result<Vec<Ready>, Failure> {
     Err(Failure::refused(told))
 }
 
-fn ready_event(place: usize, event: &str, bytes_max: usize) -> Result<Ready, String> {
-    if event.len() > bytes_max {
-        return Err(format!("{} bytes are more than `limits.event_bytes_max` = {bytes_max}", event.len()));
+/// The events of a source: objects in a row, or lists of them.
+fn split(source: &[u8]) -> Result<Vec<&str>, (usize, String)> {
+    let (events, broken) = parts(source);
+    broken.map_or(Ok(events), Err)
+}
+
+/// The events, and from which place on the source is no JSON.
+fn parts(source: &[u8]) -> (Vec<&str>, Option<(usize, String)>) {
+    let mut events = Vec::new();
+    for value in serde_json::Deserializer::from_slice(source).into_iter::<&RawValue>() {
+        match value {
+            Ok(value) if value.get().starts_with('[') => {
+                let list = serde_json::from_str::<Vec<&RawValue>>(value.get()).unwrap_or_default();
+                events.extend(list.into_iter().map(RawValue::get));
+            }
+            Ok(value) => events.push(value.get()),
+            Err(error) => {
+                let place = events.len() + 1;
+                return (events, Some((place, format!("not JSON: {error}"))));
+            }
+        }
     }
-    // The time is filled in by the first worker; any valid one serves to check the rest.
-    let hints = Hints { time: Some("1970-01-01T00:00:00Z"), ..Hints::default() };
-    let parsed = Event::parse(event.as_bytes(), &hints).map_err(|unreadable| unreadable.to_string())?;
-    let tags = Tags {
-        message_id: Some(parsed.id.to_string()),
-        kind: Some(parsed.kind.to_string()),
-        ..Tags::default()
+    (events, None)
+}
+
+/// How many of these go into one request: whole lines, 1000 or 1 MiB of them.
+fn batch(events: &[&str]) -> usize {
+    let mut bytes = 0;
+    let fits = |event: &&&str| {
+        bytes += event.len();
+        !event.contains('\n') && bytes <= 1 << 20
     };
-    Ok(Ready { place, body: Bytes::copy_from_slice(event.as_bytes()), tags })
+    events.iter().take(1000).take_while(fits).count().max(1)
 }
 
 #[cfg(test)]

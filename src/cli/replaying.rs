@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::services;
-use crate::broker::{Broker, Unconfirmed};
+use crate::broker::{Broker, Target, Unconfirmed};
+use crate::desk::events::confirmed;
 use crate::domain::name::{EventId, EventType, SubscriptionId, Tenant};
 use crate::store::deliveries::{DeliveryFilter, Record, What};
 use crate::store::replays::{JobState, ReplayItem, ReplayJob};
@@ -158,9 +158,10 @@ impl<B: Broker> Replaying<'_, B> {
         items: &[ReplayItem],
     ) -> anyhow::Result<Result<(Vec<i64>, Option<Unconfirmed>), Finish>> {
         let target = job.what.subscription.as_deref();
-        let publishes = items
-            .iter()
-            .map(|item| services::confirmed(replay::replay(self.broker, &item.letter, item.cycle, target)));
+        let publishes = items.iter().map(|item| {
+            let message = replay::message(&item.letter, item.cycle, target);
+            confirmed(self.broker.publish(Target::Retries, message))
+        });
         let mut publishing = std::pin::pin!(join_all(publishes));
         let results = loop {
             tokio::select! {

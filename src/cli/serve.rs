@@ -2,6 +2,7 @@
 
 mod sources;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,9 @@ use crate::cache::Freshness;
 use crate::cache::directory::CachedDirectory;
 use crate::cache::redis::Redis;
 use crate::config::{self, Config, LogKeep, Role};
+use crate::desk::keys::KeyRing;
 use crate::http::Sender;
+use crate::store::Store;
 use crate::worker::balance::Balance;
 use crate::worker::record::{self, Recorded, Recorder};
 use crate::worker::{self, Places, Worker, drain};
@@ -33,6 +36,12 @@ const SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(600);
 /// Room of the drain in each dead queue.
 const DRAIN_PREFETCH: u16 = 200;
+/// How long requests under way have at the end.
+const REQUESTS_GRACE: Duration = Duration::from_secs(5);
+/// Largest document over HTTP that is no event.
+const DOCUMENT_BYTES_MAX: usize = 1 << 20;
+/// Lines of the audit that one hour forgets at most.
+const FORGOTTEN_AT_ONCE: u32 = 10_000;
 const DRAIN_BYTES_MAX: u64 = 64 << 20;
 
 /// Run: take events, deliver them, keep dead letters.
@@ -104,13 +113,14 @@ impl Serve {
 struct Process {
     role: Role,
     config: Config,
-    store: crate::store::Store,
+    store: Store,
     broker: Arc<RabbitMq>,
     directory: Arc<CachedDirectory>,
     redis: Option<Redis>,
     listener: Option<tokio::net::TcpListener>,
     metrics: PrometheusHandle,
     sender: Arc<Sender>,
+    keys: Arc<KeyRing>,
 }
 
 impl Process {
@@ -140,6 +150,8 @@ impl Process {
             .set_buckets(&SECONDS)
             .and_then(|builder| builder.install_recorder())
             .map_err(|error| Failure::world(format!("metrics cannot be kept: {error}")))?;
+        let max_stale = Duration::from_secs(config.cache.max_stale_s.into());
+        let keys = Arc::new(KeyRing::new(store.clone(), &config.api.keys, max_stale));
         Ok(Process {
             role,
             config: config.clone(),
@@ -150,10 +162,11 @@ impl Process {
             listener,
             metrics,
             sender,
+            keys,
         })
     }
 
-    async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
+    async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
         let delivers = self.role != Role::Api;
         let drains = self.role != Role::Worker && self.config.dead.drain;
         let mut probes = vec![
@@ -231,7 +244,7 @@ impl Process {
         }
         let readiness = Readiness::new(probes).beside(beside);
         let mut farewell = None;
-        if let Some(redis) = self.redis {
+        if let Some(redis) = self.redis.clone() {
             let pulse =
                 Pulse::new(redis, self.role, drains, readiness.clone(), delivering_now, stop.clone())?
                     .holding(self.store.keys().check_values());
@@ -241,21 +254,23 @@ impl Process {
                 until.run_until_cancelled(pulse.run()).await;
             });
         }
-        if let Some(listener) = self.listener {
+        if let Some(listener) = self.listener.take() {
             let address = listener.local_addr().map_err(anyhow::Error::from)?;
-            let v1 = match (self.role, self.config.api.serves_v1()) {
-                (Role::Worker, _) => api::V1::Absent,
-                (_, false) => api::V1::Refused,
-                (_, true) => api::V1::NotYet,
+            let v1 = match self.role {
+                Role::Worker => None,
+                Role::All | Role::Api => Some(Arc::new(self.v1(address)?)),
             };
             let state = api::State { readiness, metrics: self.metrics.clone(), v1 };
-            let until = background.clone();
-            tasks.spawn(async move {
-                if let Err(error) = api::serve(listener, state, until).await {
-                    warn!("{error:#}");
-                }
-            });
+            let connections = api::Connections {
+                max: self.config.api.connections_max.into(),
+                header_timeout: Duration::from_secs(self.config.api.header_timeout_s.into()),
+            };
+            tasks.spawn(api::serve(listener, state, connections, background.clone()));
             info!("listening on http://{address}");
+        }
+        if self.role != Role::Worker {
+            let age = Duration::from_secs(u64::from(self.config.audit.retention_days) * 86_400);
+            tasks.spawn(keep_house(self.store.clone(), Arc::clone(&self.keys), age, background.clone()));
         }
         let (metrics, until) = (self.metrics.clone(), background.clone());
         tasks.spawn(async move {
@@ -303,12 +318,14 @@ impl Process {
         }
         background.cancel();
         let all = async { while tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
+        // Requests under way want their confirms; everything else ends at once.
+        let _ = tokio::time::timeout(REQUESTS_GRACE, all).await;
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
         if let Some(farewell) = farewell {
             farewell.await;
         }
+        self.keys.note_use().await;
         drop(self.directory);
         if let Some(broker) = Arc::into_inner(self.broker) {
             broker.close().await;
@@ -319,6 +336,23 @@ impl Process {
             None => Ok(()),
             Some(part) => Err(Failure::world(format!("{part} ended unasked; its reason is in the log"))),
         }
+    }
+
+    /// What the HTTP API works on.
+    fn v1(&self, address: SocketAddr) -> Result<api::V1, Failure> {
+        let config = &self.config;
+        let limits = api::Limits {
+            event_bytes_max: config.limits.event_bytes_max,
+            body_bytes_max: config.limits.body_bytes_max,
+            document_bytes_max: DOCUMENT_BYTES_MAX,
+            bodies_bytes_max: config.limits.bodies_bytes_max,
+            timeout: Duration::from_secs(config.api.timeout_s.into()),
+            requests_per_s: config.limits.requests_per_s,
+        };
+        let desk = services::desk(config, self.store.clone())?;
+        let courier = Arc::new(services::sender(config)?.reading_every_answer());
+        let (publisher, keys) = (Arc::clone(&self.broker), Arc::clone(&self.keys));
+        Ok(api::V1::new(desk, keys, publisher, courier, limits, address))
     }
 
     /// What the worker may hold of each queue.
@@ -409,6 +443,28 @@ async fn keep_gate(
                 }
             }
             () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Writes down when keys were used, and forgets lines of the audit by age, until `stop`.
+async fn keep_house(store: Store, keys: Arc<KeyRing>, audit_age: Duration, stop: CancellationToken) {
+    for minute in 0_u64.. {
+        keys.note_use().await;
+        if minute % 60 == 0 {
+            let age_ms = i64::try_from(audit_age.as_millis()).unwrap_or(i64::MAX);
+            let before_ms = jiff::Timestamp::now().as_millisecond().saturating_sub(age_ms);
+            match store.forget_audit(before_ms, FORGOTTEN_AT_ONCE).await {
+                Ok(0) => {}
+                Ok(gone) => {
+                    info!("forgot {gone} lines of the audit that are older than `audit.retention_days`")
+                }
+                Err(error) => warn!("old lines of the audit stay: {error:#}"),
+            }
+        }
+        let pause = tokio::time::sleep(Duration::from_secs(60));
+        if stop.run_until_cancelled(pause).await.is_none() {
+            return;
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Opening the real services for a command, with failures that say what to do.
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::Unconfirmed;
 use crate::broker::rabbitmq::inspect::Inspector;
 use crate::broker::rabbitmq::{RabbitMq, Settings};
 use crate::cache::redis::Redis;
 use crate::config::{Config, SecretsKey};
+use crate::desk::{Board, Caller, Desk, Rules};
 use crate::domain::keyring::Keyring;
 use crate::domain::seal::SealKey;
 use crate::http::guard::Guard;
@@ -16,9 +17,6 @@ use crate::http::{Sender, SenderSettings};
 use crate::store::{Store, StoreUrl, key};
 
 use super::Failure;
-
-/// How long a command waits for one confirm.
-const CONFIRM_WAIT: Duration = Duration::from_secs(30);
 
 /// The store that is there; never makes one.
 pub(super) async fn open_store(config: &Config) -> Result<Store, Failure> {
@@ -117,16 +115,58 @@ pub(super) fn redis(config: &Config) -> Result<Option<Redis>, Failure> {
 
 /// The way out, behind the address guard.
 pub(super) fn sender(config: &Config) -> Result<Sender, Failure> {
-    let guard = Guard::new(&config.egress.allow).map_err(|faults| {
-        Failure::world(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-    })?;
     let insecure_tls = config.egress.insecure_tls.clone();
-    Ok(Sender::new(SenderSettings { guard: Arc::new(guard), insecure_tls })?)
+    Ok(Sender::new(SenderSettings { guard: Arc::new(guard(config)?), insecure_tls })?)
 }
 
-/// Tells every process of a change and waits until all use it.
-pub(super) async fn spread(config: &Config, store: &Store, counter: u64, wait: bool) -> Result<(), Failure> {
-    if let Some(redis) = redis(config)? {
+fn guard(config: &Config) -> Result<Guard, Failure> {
+    Guard::new(&config.egress.allow).map_err(|faults| {
+        Failure::world(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })
+}
+
+/// What the operations that people and programs ask for work on.
+pub(super) fn desk(config: &Config, store: Store) -> Result<Desk, Failure> {
+    let refresh = config.cache.refresh();
+    let rules = Rules {
+        refresh,
+        subscriptions_max: config.limits.subscriptions_max,
+        event_bytes_max: config.limits.event_bytes_max,
+    };
+    let board = Arc::new(RedisBoard { redis: redis(config)? });
+    Ok(Desk { store, board, guard: Arc::new(guard(config)?), rules })
+}
+
+/// Whoever runs this command, as the audit names them.
+pub(super) fn caller() -> Caller {
+    use std::os::unix::fs::MetadataExt as _;
+    let name = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let is_name =
+        |name: &String| (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+    // The process's folder belongs to its user; a name that is not set leaves the number.
+    let number =
+        || std::fs::metadata("/proc/self").map_or_else(|_| "unknown".into(), |meta| meta.uid().to_string());
+    Caller::operator(format!("cli:{}", name.filter(is_name).unwrap_or_else(number)))
+}
+
+/// Tells the processes through Redis, if there is one.
+struct RedisBoard {
+    redis: Option<Redis>,
+}
+
+impl Board for RedisBoard {
+    fn post<'a>(
+        &'a self,
+        store: &'a Store,
+        counter: u64,
+    ) -> Pin<Box<dyn Future<Output = Option<String>> + Send + 'a>> {
+        Box::pin(self.post_all(store, counter))
+    }
+}
+
+impl RedisBoard {
+    async fn post_all(&self, store: &Store, counter: u64) -> Option<String> {
+        let redis = self.redis.as_ref()?;
         let posted = async {
             // Which key it names does not matter here: processes go by the store's word.
             let owner = redis.claim(&format!("{} {}", store.id(), store.key_check())).await?;
@@ -140,28 +180,21 @@ pub(super) async fn spread(config: &Config, store: &Store, counter: u64, wait: b
             Ok::<bool, anyhow::Error>(true)
         };
         match posted.await {
-            Ok(true) => {}
-            Ok(false) => eprintln!(
-                "warning: Redis belongs to another store than `{}`: the running processes do not see this change",
+            Ok(true) => None,
+            Ok(false) => Some(format!(
+                "Redis belongs to another store than `{}`: the running processes do not see this change",
                 store.url()
-            ),
+            )),
             Err(error) => {
-                eprintln!(
-                    "warning: Redis was not told ({error:#}); running processes hear it from the store"
-                );
+                Some(format!("Redis was not told ({error:#}); running processes hear it from the store"))
             }
         }
     }
-    if wait {
-        tokio::time::sleep(config.cache.refresh()).await;
-    }
-    Ok(())
 }
 
-/// A person waits for this confirm: not for ever.
-pub(super) async fn confirmed(
-    publish: impl Future<Output = Result<(), Unconfirmed>>,
-) -> Result<(), Unconfirmed> {
-    let too_long = || Unconfirmed::Unknown(format!("no confirm within {} s", CONFIRM_WAIT.as_secs()));
-    tokio::time::timeout(CONFIRM_WAIT, publish).await.unwrap_or_else(|_| Err(too_long()))
+/// Tells every process of a change, waits until all use it, and says what a person should know.
+pub(super) async fn spread(desk: &Desk, counter: u64, wait: bool) {
+    if let Some(warning) = desk.spread(counter, wait).await {
+        eprintln!("warning: {warning}");
+    }
 }

@@ -5,9 +5,9 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    ApiConfig, BrokerConfig, BrokerUrl, CacheConfig, Config, DeadConfig, DeliveryConfig, DeliveryLogConfig,
-    EgressConfig, Fault, LimitsConfig, LogConfig, LogFormat, LogKeep, RedisConfig, RedisUrl, Role,
-    SecretsConfig, SecretsKey, StoreConfig, StoreUrl, WorkerConfig, settings::Settings,
+    ApiConfig, AuditConfig, BrokerConfig, BrokerUrl, CacheConfig, Config, DeadConfig, DeliveryConfig,
+    DeliveryLogConfig, EgressConfig, Fault, LimitsConfig, LogConfig, LogFormat, LogKeep, RedisConfig,
+    RedisUrl, Role, SecretsConfig, SecretsKey, StoreConfig, StoreUrl, WorkerConfig, settings::Settings,
     sources::SourceTables,
 };
 use crate::{
@@ -51,7 +51,17 @@ pub(super) fn check(settings: &Settings, sources: &SourceTables, faults: &mut Ve
     let limits = LimitsConfig {
         event_bytes_max: check.number("limits.event_bytes_max", 1_024..=134_217_728),
         in_hand_bytes_max: check.number("limits.in_hand_bytes_max", 1_048_576..=1_099_511_627_776),
+        body_bytes_max: check.number("limits.body_bytes_max", 1_024..=134_217_728),
+        bodies_bytes_max: check.number("limits.bodies_bytes_max", 1_048_576..=17_179_869_184),
+        requests_per_s: check.number("limits.requests_per_s", 0..=1_000_000),
+        subscriptions_max: check.number("limits.subscriptions_max", 1..=100_000),
     };
+    let audit = AuditConfig { retention_days: check.number("audit.retention_days", 1..=36_500) };
+    let api = (
+        check.number("api.timeout_s", 1..=300),
+        check.number("api.header_timeout_s", 1..=300),
+        check.number("api.connections_max", 1..=65_535),
+    );
     let egress = EgressConfig { allow: check.egress_allow(), insecure_tls: check.insecure_tls() };
     let filter = check.log_filter();
 
@@ -63,13 +73,20 @@ pub(super) fn check(settings: &Settings, sources: &SourceTables, faults: &mut Ve
         redis: RedisConfig { url: redis_url? },
         store: StoreConfig { url: store_url?, single_host: settings.flag("store.single_host") },
         cache,
-        api: ApiConfig { listen: listen?, keys: api_keys },
+        api: ApiConfig {
+            listen: listen?,
+            keys: api_keys,
+            timeout_s: api.0,
+            header_timeout_s: api.1,
+            connections_max: api.2,
+        },
         worker,
         secrets: SecretsConfig { key: key?, old_keys },
         delivery,
         delivery_log: DeliveryLogConfig { keep: log_keep?, days: log_days },
         dead,
         limits,
+        audit,
         egress,
         log: LogConfig { format: format?, filter },
         sources,
@@ -367,6 +384,14 @@ mod tests {
             ("dead.retention_days", 1, 3_650),
             ("limits.event_bytes_max", 1_024, 134_217_728),
             ("limits.in_hand_bytes_max", 1_048_576, 1_099_511_627_776),
+            ("limits.body_bytes_max", 1_024, 134_217_728),
+            ("limits.bodies_bytes_max", 1_048_576, 17_179_869_184),
+            ("limits.requests_per_s", 0, 1_000_000),
+            ("limits.subscriptions_max", 1, 100_000),
+            ("audit.retention_days", 1, 36_500),
+            ("api.timeout_s", 1, 300),
+            ("api.header_timeout_s", 1, 300),
+            ("api.connections_max", 1, 65_535),
         ] {
             for allowed in [low, high] {
                 assert!(with(key, &allowed.to_string()).is_ok(), "{key} = {allowed}");

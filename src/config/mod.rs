@@ -45,6 +45,7 @@ pub struct Config {
     pub delivery_log: DeliveryLogConfig,
     pub dead: DeadConfig,
     pub limits: LimitsConfig,
+    pub audit: AuditConfig,
     pub egress: EgressConfig,
     pub log: LogConfig,
     /// Queues that are there already; names and queues differ.
@@ -116,10 +117,16 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Keys of operators.
     pub keys: Vec<Secret>,
+    /// Seconds for a body, and then for its answer, 1 to 300.
+    pub timeout_s: u32,
+    /// Seconds for a head, 1 to 300.
+    pub header_timeout_s: u32,
+    pub connections_max: u16,
 }
 
 impl ApiConfig {
-    /// Says whether `/v1` may be served: beyond loopback it needs a key.
+    /// Says whether `/v1` may be served by what is configured: beyond loopback it needs a key, else one in the
+    /// store.
     pub fn serves_v1(&self) -> bool {
         self.listen.ip().to_canonical().is_loopback() || !self.keys.is_empty()
     }
@@ -184,6 +191,17 @@ pub struct LimitsConfig {
     pub event_bytes_max: usize,
     /// Bytes of the bodies in hand at once, about.
     pub in_hand_bytes_max: u64,
+    pub body_bytes_max: usize,
+    pub bodies_bytes_max: usize,
+    /// 0: no limit.
+    pub requests_per_s: u32,
+    /// Of one tenant.
+    pub subscriptions_max: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct AuditConfig {
+    pub retention_days: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -231,8 +249,8 @@ impl Config {
         let mut warnings = Vec::new();
         if !self.api.serves_v1() {
             warnings.push(format!(
-                "`/v1` is refused: `api.listen` = `{}` is reachable from other machines and `api.keys` is empty; \
-                 set a key or listen on 127.0.0.1",
+                "`/v1` is refused while there is no key: `api.listen` = `{}` is reachable from other machines and \
+                 `api.keys` is empty; run `paperboy key create`, set a key or listen on 127.0.0.1",
                 self.api.listen
             ));
         }

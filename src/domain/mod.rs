@@ -11,6 +11,7 @@ pub mod fault;
 pub mod filter;
 pub mod headers;
 pub mod history;
+pub mod key;
 pub mod keyring;
 pub mod matching;
 pub mod name;

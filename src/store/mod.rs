@@ -1,4 +1,4 @@
-//! The store: who subscribes, what was given up, and how far changes have come.
+//! The store: who subscribes, what was given up, who may use the API, and how far changes have come.
 //!
 //! It is the truth that caches are filled from, and it stays off the path of a delivery. Whatever may
 //! hold a secret is sealed before it reaches the engine, so no file of the database, its log included,
@@ -9,10 +9,13 @@
 //! in what both understand; `statement` and `pool` carry it to either, and what only one of them has is in
 //! `sqlite` and in `postgres`.
 
+pub mod access;
+pub mod audit;
 pub mod changes;
 pub mod dead;
 pub mod deliveries;
 mod files;
+pub mod kept;
 pub mod key;
 mod meta;
 mod opening;
@@ -34,18 +37,21 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, MutexGuard};
 
+pub use self::access::KeyRow;
+pub use self::audit::{AuditFilter, AuditLine, Note};
 pub use self::changes::Changes;
 pub use self::dead::{
     DeadFilter, DeadGroup, DeadLetter, DeadLetterFull, DeadLetterStore, DeadRow, DeadState, KeepError,
 };
 pub use self::deliveries::DeliveryLog;
+pub use self::kept::{Given, KeptAnswer};
 pub use self::opening::OpenError;
 use self::pool::{Pool, Session, Transaction};
 pub use self::rotation::Resealed;
 use self::sealing::Sealing;
 use self::statement::Statement;
 pub use self::status::StoreStatus;
-pub use self::subscriptions::{BrokenRecord, ListFilter, SaveError, TenantRecord, Versioned};
+pub use self::subscriptions::{BrokenRecord, ListFilter, Removal, Save, SaveError, TenantRecord, Versioned};
 pub use self::url::{StoreUrl, StoreUrlFault};
 use crate::domain::keyring::Keyring;
 use crate::domain::seal::SealFault;

@@ -27,6 +27,7 @@ const MAKING_PAUSE: Duration = Duration::from_millis(10);
 pub(super) fn migrator() -> Migrator {
     opening::migrator(&[
         (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
+        (2, "access", include_str!("migrations/sqlite/0002_access.sql")),
         (4, "dead letter groups", include_str!("migrations/sqlite/0004_dead_letter_groups.sql")),
     ])
 }

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 use zeroize::Zeroizing;
 
+use super::audit::{self, Note};
+use super::kept::{self, KeptAnswer};
 use super::pool::Session;
 use super::{Store, Write, changes};
 use crate::domain::name::{SubscriptionId, Tenant};
@@ -22,6 +24,13 @@ pub enum SaveError {
     IdTaken { id: String },
     #[error("somebody else changed or removed subscription `{id}` meanwhile")]
     Changed { id: String },
+    #[error("there is no subscription `{id}`")]
+    Missing { id: String },
+    #[error("tenant `{tenant}` would have more than {max} subscriptions")]
+    TooMany { tenant: String, max: u32 },
+    /// The answer to this request is kept already: it was made before.
+    #[error("this was done already")]
+    Repeated,
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
 }
@@ -51,10 +60,37 @@ pub struct Versioned {
     pub version: u64,
 }
 
+/// What one call writes: all of it or nothing.
+#[derive(Default)]
+pub struct Save {
+    /// Complete specs.
+    pub added: Vec<SubscriptionSpec>,
+    /// Each is written over the version it was made from.
+    pub changed: Vec<Versioned>,
+    pub removed: Vec<Removal>,
+    /// The lines of the audit that tell of it.
+    pub notes: Vec<Note>,
+    /// The answer to be given again if the request comes again.
+    pub answer: Option<KeptAnswer>,
+    /// The most subscriptions a tenant may have once this is written; only tenants that get new ones are counted.
+    pub per_tenant_max: Option<u32>,
+}
+
+/// A subscription to be removed.
+#[derive(Debug, Clone)]
+pub struct Removal {
+    pub id: SubscriptionId,
+    /// Only if it has this version still.
+    pub over: Option<u64>,
+}
+
 /// Which subscriptions to list.
 #[derive(Debug, Clone, Default)]
 pub struct ListFilter {
     pub tenant: Option<Tenant>,
+    pub enabled: Option<bool>,
+    /// Part of the name, whatever the case of its ASCII letters.
+    pub name: Option<String>,
     /// Only ids after this one: the last id of the page before.
     pub after: Option<SubscriptionId>,
     pub limit: u32,
@@ -81,16 +117,12 @@ impl Store {
         added: Vec<SubscriptionSpec>,
         changed: Vec<Versioned>,
     ) -> Result<u64, SaveError> {
-        self.apply_subscriptions(added, changed, Vec::new()).await
+        self.save(Save { added, changed, ..Save::default() }).await
     }
 
-    /// As [`Store::save_subscriptions`], and removes others, each at the version it was read at.
-    pub async fn apply_subscriptions(
-        &self,
-        added: Vec<SubscriptionSpec>,
-        changed: Vec<Versioned>,
-        removed: Vec<Versioned>,
-    ) -> Result<u64, SaveError> {
+    /// Writes all of it or nothing, and returns the change counter.
+    pub async fn save(&self, save: Save) -> Result<u64, SaveError> {
+        let Save { added, changed, removed, notes, answer, per_tenant_max } = save;
         if added.is_empty() && changed.is_empty() && removed.is_empty() {
             return Ok(self.changes_since(u64::MAX).await?.counter);
         }
@@ -102,10 +134,20 @@ impl Store {
         for Versioned { spec, version } in &changed {
             rows.push((self.row(spec)?, Some(*version)));
         }
-        let written = rows.iter().map(|(row, _)| row.tenant.as_str());
-        let gone = removed.iter().filter_map(|gone| gone.spec.tenant.as_deref());
-        let tenants: BTreeSet<&str> = written.chain(gone).collect();
-        let counter = changes::rise(&mut write, &tenants).await.context(COULD_NOT_SAVE)?;
+        let answer =
+            answer.map(|answer| Ok::<_, SaveError>((self.seal_answer(&answer)?, answer))).transpose()?;
+        let mut tenants: BTreeSet<String> = rows.iter().map(|(row, _)| row.tenant.clone()).collect();
+        for removal in &removed {
+            tenants.insert(delete(&mut write, removal).await?);
+        }
+        let names = tenants.iter().map(String::as_str).collect();
+        let counter = changes::rise(&mut write, &names).await.context(COULD_NOT_SAVE)?;
+        // First, so that what was done before is told as that and not as an id that is taken.
+        if let Some((sealed, answer)) = &answer
+            && !kept::insert(&mut write, answer, sealed, counter).await.context(COULD_NOT_SAVE)?
+        {
+            return Err(SaveError::Repeated);
+        }
         for (row, over) in &rows {
             let id = || row.id.clone();
             match over {
@@ -115,12 +157,15 @@ impl Store {
                 Some(_) => return Err(SaveError::Changed { id: id() }),
             }
         }
-        for Versioned { spec, version } in &removed {
-            let id = spec.id.clone().unwrap_or_default();
-            if !delete(&mut write, &id, *version).await.context(COULD_NOT_SAVE)? {
-                return Err(SaveError::Changed { id });
+        if let Some(max) = per_tenant_max {
+            let grown: BTreeSet<&str> = added.iter().filter_map(|spec| spec.tenant.as_deref()).collect();
+            for tenant in grown {
+                if count_of(&mut write, tenant).await.context(COULD_NOT_SAVE)? > u64::from(max) {
+                    return Err(SaveError::TooMany { tenant: tenant.to_owned(), max });
+                }
             }
         }
+        audit::insert_all(&mut write, &notes).await.context(COULD_NOT_SAVE)?;
         write.commit().await.context(COULD_NOT_SAVE)?;
         Ok(counter)
     }
@@ -141,18 +186,6 @@ impl Store {
         Ok(Some(Versioned { spec: self.unseal(row)?, version }))
     }
 
-    /// One subscription with its secrets masked; needs no key.
-    pub async fn shown_subscription(&self, id: &SubscriptionId) -> anyhow::Result<Option<SubscriptionSpec>> {
-        let failed = || format!("could not read subscription `{id}` from the store");
-        let document = async {
-            let mut connection = self.inner.pool.acquire().await?;
-            let query = connection.query("SELECT document FROM subscriptions WHERE id = $1");
-            query.bind(id.as_str()).fetch_optional_value::<String>().await
-        };
-        let document = document.await.with_context(failed)?;
-        document.map(|document| serde_json::from_str(&document).with_context(failed)).transpose()
-    }
-
     /// A page of subscriptions in the order of their ids, secrets masked; needs no key.
     pub async fn list_subscriptions(&self, filter: &ListFilter) -> anyhow::Result<Vec<SubscriptionSpec>> {
         let documents =
@@ -165,21 +198,30 @@ impl Store {
             .collect()
     }
 
+    /// One subscription as it may be shown, with its version; needs no key.
+    pub async fn shown_subscription(&self, id: &SubscriptionId) -> anyhow::Result<Option<Versioned>> {
+        let failed = || format!("could not read subscription `{id}` from the store");
+        let row = async {
+            let mut connection = self.inner.pool.acquire().await?;
+            let query = connection.query("SELECT document, version FROM subscriptions WHERE id = $1");
+            query.bind(id.as_str()).fetch_optional().await
+        };
+        let Some(row) = row.await.with_context(failed)? else { return Ok(None) };
+        let document: String = row.get("document").with_context(failed)?;
+        Ok(Some(Versioned {
+            spec: serde_json::from_str(&document).context("a subscription's document cannot be read")?,
+            version: super::count(row.get("version").with_context(failed)?),
+        }))
+    }
+
     /// Removes a subscription and returns the change counter; `None` if there is none of that id.
     pub async fn remove_subscription(&self, id: &SubscriptionId) -> anyhow::Result<Option<u64>> {
-        let failed = || format!("could not remove subscription `{id}` from the store");
-        let mut write = self.begin_change().await.with_context(failed)?;
-        let tenant: Option<String> = write
-            .query("DELETE FROM subscriptions WHERE id = $1 RETURNING tenant")
-            .bind(id.as_str())
-            .fetch_optional_value()
-            .await
-            .with_context(failed)?;
-        let Some(tenant) = tenant else { return Ok(None) };
-        let counter =
-            changes::rise(&mut write, &BTreeSet::from([tenant.as_str()])).await.with_context(failed)?;
-        write.commit().await.with_context(failed)?;
-        Ok(Some(counter))
+        let removed = vec![Removal { id: id.clone(), over: None }];
+        match self.save(Save { removed, ..Save::default() }).await {
+            Ok(counter) => Ok(Some(counter)),
+            Err(SaveError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Enables or disables a subscription at `now` (RFC 3339) and returns the change counter; `None` if
@@ -232,6 +274,14 @@ impl Store {
         let mut query = connection.query("SELECT document FROM subscriptions WHERE 1 = 1");
         if let Some(tenant) = &filter.tenant {
             query.push_bind(" AND tenant = ", tenant.as_str());
+        }
+        if let Some(enabled) = filter.enabled {
+            query.push_bind(" AND enabled = ", enabled);
+        }
+        if let Some(name) = &filter.name {
+            // Both engines: the pattern's own characters are escaped, and the escape is said.
+            query.push_bind(" AND lower(name) LIKE ", like(name));
+            query.push(" ESCAPE '!'");
         }
         if let Some(after) = &filter.after {
             query.push_bind(" AND id > ", after.as_str());
@@ -312,6 +362,44 @@ pub(super) fn record_name(tenant: &str, id: &str) -> Vec<u8> {
     format!("subscription\0{tenant}\0{id}").into_bytes()
 }
 
+/// A pattern of `LIKE` for texts that hold this one, in lower case.
+fn like(part: &str) -> String {
+    let mut pattern = String::from("%");
+    for character in part.chars() {
+        if matches!(character, '%' | '_' | '!') {
+            pattern.push('!');
+        }
+        pattern.push(character.to_ascii_lowercase());
+    }
+    pattern.push('%');
+    pattern
+}
+
+/// Removes a row and returns its tenant.
+async fn delete(write: &mut Write<'_>, removal: &Removal) -> Result<String, SaveError> {
+    let id = || removal.id.to_string();
+    let failed = || format!("could not remove subscription `{}` from the store", removal.id);
+    let Some((row, version)) = sealed_row(write, removal.id.as_str()).await.with_context(failed)? else {
+        return Err(match removal.over {
+            Some(_) => SaveError::Changed { id: id() },
+            None => SaveError::Missing { id: id() },
+        });
+    };
+    if removal.over.is_some_and(|over| over != version) {
+        return Err(SaveError::Changed { id: id() });
+    }
+    let query = write.query("DELETE FROM subscriptions WHERE id = $1").bind(removal.id.as_str());
+    query.execute().await.with_context(failed)?;
+    Ok(row.tenant)
+}
+
+/// How many subscriptions a tenant has.
+async fn count_of(on: &mut impl Session, tenant: &str) -> Result<u64, sqlx::Error> {
+    let number: i64 =
+        on.query("SELECT count(*) FROM subscriptions WHERE tenant = $1").bind(tenant).fetch_value().await?;
+    Ok(super::count(number))
+}
+
 /// The row and its version.
 async fn sealed_row(on: &mut impl Session, id: &str) -> Result<Option<(SealedRow, u64)>, sqlx::Error> {
     let query = on.query("SELECT tenant, sealed, version FROM subscriptions WHERE id = $1").bind(id);
@@ -363,15 +451,4 @@ async fn update(write: &mut Write<'_>, row: &Row, over: u64, version: u64) -> Re
         .execute()
         .await?;
     Ok(updated > 0)
-}
-
-/// Whether the row was removed at version `at`; `false` if that is not its version now.
-async fn delete(write: &mut Write<'_>, id: &str, at: u64) -> Result<bool, sqlx::Error> {
-    let deleted = write
-        .query("DELETE FROM subscriptions WHERE id = $1 AND version = $2")
-        .bind(id)
-        .bind(super::column(at))
-        .execute()
-        .await?;
-    Ok(deleted > 0)
 }

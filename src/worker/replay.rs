@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::clock;
-use crate::broker::{Broker, Outgoing, Tags, Target, Unconfirmed};
+use crate::broker::{Outgoing, Tags};
 use crate::store::DeadLetterFull;
 
 /// What the drain wrote about a message beside its body.
@@ -18,23 +18,14 @@ struct Headers {
     replay: u32,
 }
 
-/// Publishes one letter to the retries with a fresh count of attempts, to its own subscription or another one
-/// of the same tenant. `cycle` is a number no replay had before. The letter may be marked as replayed once
-/// this returned well.
+/// The message that sends a letter again with a fresh count of attempts, to its own subscription or another one of
+/// the same tenant: for [`Target::Retries`](crate::broker::Target::Retries). `cycle` is a number no replay had
+/// before. The letter may be marked as replayed once the publish is confirmed.
 ///
 /// The event keeps its id, so receivers can tell; `paperboy-replay` counts up.
-///
-/// # Errors
-/// As [`Broker::publish`]: the letter must stay open.
-pub async fn replay(
-    broker: &impl Broker,
-    letter: &DeadLetterFull,
-    cycle: u32,
-    subscription: Option<&str>,
-) -> Result<(), Unconfirmed> {
+pub fn message(letter: &DeadLetterFull, cycle: u32, subscription: Option<&str>) -> Outgoing {
     let tags = tags(letter, cycle, subscription, clock::now_ms());
-    let message = Outgoing { body: letter.body.clone(), tags };
-    broker.publish(Target::Retries, message).await
+    Outgoing { body: letter.body.clone(), tags }
 }
 
 fn tags(letter: &DeadLetterFull, cycle: u32, subscription: Option<&str>, now_ms: i64) -> Tags {

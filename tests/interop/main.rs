@@ -22,8 +22,9 @@ use lapin::BasicProperties;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-use judge::{Judge, Verdict};
+use judge::{Judge, Verdict, tools};
 use support::app::subscription;
+use support::document::root;
 use support::vector::vectors_of_now;
 use support::{App, eventually};
 
@@ -209,6 +210,35 @@ async fn python_tells_good_from_bad() {
 #[tokio::test(flavor = "multi_thread")]
 async fn node_tells_good_from_bad() {
     good_is_told_from_bad(Judge::node().await).await;
+}
+
+/// Requests made up from the OpenAPI document, good and bad ones: no answer that it does not describe, and no 5xx.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_http_api_is_what_its_document_says() {
+    const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+        response_schema_conformance,response_headers_conformance,unsupported_method,ignored_auth";
+    let mut app = App::new();
+    app.set("LIMITS__REQUESTS_PER_S", "0");
+    app.migrate().await;
+    let key = app.json(&["key", "create"]).await[0]["key"].as_str().unwrap().to_owned();
+    let serve = app.serve("all").await;
+    // Something to find by the names it makes up.
+    app.subscribe(subscription("acme", "http://127.0.0.1:9/x")).await;
+    let mut command = app.command_of(tools().join("venv/bin/st").to_str().unwrap());
+    command.env("PYTHONPATH", root().join("tests/interop")).env("SCHEMATHESIS_HOOKS", "schemathesis_hooks");
+    command.arg("run").arg(format!("http://127.0.0.1:{}/openapi.json", serve.port));
+    command.args(["--header", &format!("Authorization: Bearer {key}"), "--checks", CHECKS]);
+    command.args(["--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "20"]);
+    command.args(["--suppress-health-check", "all", "--seed", "1", "--workers", "1", "--no-color"]);
+    let ran = command.output().await.unwrap();
+    let (told, error) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{told}\n{error}");
+    let operations = support::document::read("docs/openapi.json").matches("\"operationId\"").count();
+    assert!(told.contains(&format!("Tested: {operations}")), "{told}");
+    let broken = |line: &&str| line.contains("a request of the API failed") || line.contains("panicked");
+    let log = serve.log();
+    assert_eq!(log.lines().filter(broken).collect::<Vec<_>>(), [""; 0]);
+    serve.stop().await;
 }
 
 /// The tools are the ones that are named, at the versions that are written down.

@@ -229,14 +229,8 @@ async fn a_lost_key_is_told_and_nothing_is_changed() {
 #[tokio::test]
 async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart() {
     let app = App::new();
-    for command in [
-        ["batch", "list"].as_slice(),
-        &["doctor"],
-        &["key", "create", "--tenant", "acme"],
-        &["preset", "list"],
-        &["audit", "list"],
-        &["serve", "--embedded"],
-    ] {
+    for command in [["batch", "list"].as_slice(), &["doctor"], &["preset", "list"], &["serve", "--embedded"]]
+    {
         let (error, _) = one_error(&app, command, USAGE).await;
         assert!(error.ends_with(" is not supported yet"), "{command:?}: {error}");
     }
@@ -384,7 +378,7 @@ async fn events_with_faults_are_named_and_none_is_published() {
     let good = r#"{"id": "1", "type": "a.b", "tenant": "acme"}"#;
     std::fs::write(&file, format!("{good}\n{{\"tenant\": \"acme\"}}\n{good}\n{{\"id\": \"3\", \"type\": \"a b\", \"tenant\": \"acme\"}}\n")).unwrap();
     let lines = failure(&app, &["publish", file.to_str().unwrap()], USAGE).await;
-    assert!(lines[0].starts_with("error: event 2: no `id`"), "{lines:#?}");
+    assert!(lines[0].starts_with("error: event 2: `id` is missing; `type` "), "{lines:#?}");
     assert!(lines[1].starts_with("error: event 4: `type` "), "{lines:#?}");
     assert_eq!(lines[2], "hint: nothing was published; put these right and publish again");
     assert_eq!(lines.len(), 3);

@@ -244,6 +244,36 @@ fn succeeds(program: &str, arguments: &[&str]) -> bool {
     succeeds
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_the_page_on_the_api_run() {
+    let app = App::new();
+    app.migrate().await;
+    let key = app.json(&["key", "create"]).await[0]["key"].as_str().unwrap().to_owned();
+    let serve = app.serve("api").await;
+    let script: String = blocks(&read("docs/api.md"), "sh").concat();
+    assert!(script.matches("curl ").count() > 10, "{script}");
+    let program = Path::new(env!("CARGO_BIN_EXE_paperboy"));
+    let mut command = app.command_of("bash");
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    command.args(["-euo", "pipefail", "-c", &script]);
+    command.env("PATH", path).env("PAPERBOY_API", format!("http://127.0.0.1:{}", serve.port));
+    // Keys and the audit are asked for on the store itself; only `curl` takes the address.
+    command.env("PAPERBOY_API_KEY", &key);
+    let ran = command.output().await.unwrap();
+    let (told, error) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{error}\n{told}");
+    for expected in [
+        "\"status\":\"published\"",
+        "\"line\":2",
+        "\"old_until\":",
+        "\"dry_run\":true",
+        "subscription.create",
+    ] {
+        assert!(told.contains(expected), "no `{expected}` in:\n{told}");
+    }
+    serve.stop().await;
+}
+
 #[tokio::test]
 async fn the_source_of_the_documents_makes_the_event_they_show() {
     let mut app = App::new();

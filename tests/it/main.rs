@@ -5,6 +5,7 @@
     reason = "a test that cannot go on fails, and says where its logs are"
 )]
 
+mod api;
 mod apply;
 mod bad_input;
 mod bench;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use paperboy::domain::key::{NewKey, Scopes};
 use paperboy::domain::keyring::Keyring;
 use paperboy::domain::name::{SubscriptionId, Tenant};
 use paperboy::domain::seal::SealKey;
@@ -12,8 +13,8 @@ use paperboy::domain::spec::SubscriptionSpec;
 use paperboy::domain::subscription::DisabledBy;
 use paperboy::store::dead::{Kind, UNDRAINABLE};
 use paperboy::store::{
-    DeadFilter, DeadLetter, DeadState, KeepError, ListFilter, OpenError, SaveError, Store, StoreUrl,
-    Versioned,
+    AuditFilter, DeadFilter, DeadLetter, DeadState, KeepError, KeptAnswer, KeyRow, ListFilter, Note,
+    OpenError, Removal, Save, SaveError, Store, StoreUrl, Versioned,
 };
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
@@ -75,6 +76,11 @@ on_both_engines! {
     no_two_replays_get_the_same_number,
     forgets_letters_by_age_a_batch_at_a_time,
     notes_what_was_decided_and_a_replayed_letter_is_never_discarded,
+    a_key_comes_back_as_it_was_made_and_every_change_raises_the_counter,
+    a_change_and_its_line_of_the_audit_are_written_together_or_not_at_all,
+    an_answer_is_kept_for_a_day_and_for_one_creation,
+    a_removal_over_another_version_removes_nothing,
+    lists_by_name_and_by_what_is_enabled,
 }
 
 // ---- making and opening ----------------------------------------------------------------------------
@@ -162,9 +168,18 @@ async fn a_store_of_a_newer_version_is_not_touched(home: Home) {
 
 async fn changes_that_are_pending_are_told_and_made_by_migrating(home: Home) {
     home.migrate().await.close().await;
-    for table in
-        ["meta", "counters", "tenants", "subscriptions", "dead_letters", "replay_jobs", "replay_items"]
-    {
+    for table in [
+        "meta",
+        "counters",
+        "tenants",
+        "subscriptions",
+        "dead_letters",
+        "replay_jobs",
+        "replay_items",
+        "api_keys",
+        "audit",
+        "kept_answers",
+    ] {
         home.raw(&format!("DROP TABLE {table}")).await;
     }
     home.raw("DELETE FROM _sqlx_migrations").await;
@@ -186,7 +201,7 @@ async fn status_tells_of_a_missing_and_a_used_store(home: Home) {
     store.keep_dead(&[letter("evt_1"), letter("evt_2")]).await.unwrap();
     store.dead_mark(&[1], DeadState::Discarded, None, 0).await.unwrap();
     let used = Store::status(&home.url).await.unwrap();
-    assert_eq!((used.applied.first(), used.pending), (Some(&1), 0));
+    assert_eq!((used.applied.len(), used.pending), (missing.pending, 0));
     assert_eq!((used.subscriptions, used.dead_letters), (2, 1));
     assert_eq!(used.store_id.as_deref(), Some(store.id()));
     assert!(used.file_bytes > 0);
@@ -410,17 +425,22 @@ async fn what_is_added_changed_and_removed_together_is_all_or_nothing(home: Home
     let stale = of("sub_3").await;
     store.set_enabled(&id("sub_3"), false, DisabledBy::Person, "2026-11-23T00:00:00Z").await.unwrap();
     let removed = vec![of("sub_2").await, stale];
-    let error = store
-        .apply_subscriptions(vec![spec("acme", "sub_5")], vec![changed.clone()], removed)
-        .await
-        .unwrap_err();
+    let save = |removed: Vec<Versioned>| Save {
+        added: vec![spec("acme", "sub_5")],
+        changed: vec![changed.clone()],
+        removed: removed
+            .iter()
+            .map(|gone| Removal { id: id(gone.spec.id.as_deref().unwrap()), over: Some(gone.version) })
+            .collect(),
+        ..Save::default()
+    };
+    let error = store.save(save(removed)).await.unwrap_err();
     assert!(matches!(&error, SaveError::Changed { id } if id == "sub_3"), "{error:?}");
     assert!(read("sub_2").await.is_some() && read("sub_5").await.is_none());
     assert_ne!(of("sub_1").await.spec.name, changed.spec.name);
 
     let removed = vec![of("sub_2").await, of("sub_4").await];
-    let counter =
-        store.apply_subscriptions(vec![spec("acme", "sub_5")], vec![changed.clone()], removed).await.unwrap();
+    let counter = store.save(save(removed)).await.unwrap();
     assert!(read("sub_2").await.is_none() && read("sub_4").await.is_none() && read("sub_5").await.is_some());
     assert_eq!(of("sub_1").await.spec, changed.spec);
     let now = vec![("acme".into(), counter), ("bolt".into(), counter)];
@@ -469,6 +489,145 @@ async fn whoever_saw_a_version_meets_no_earlier_change_later(home: Home) {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
+}
+
+// ---- keys, the audit, kept answers --------------------------------------------------------------------
+
+fn line(object: &str) -> Note {
+    let detail = json!({ "fields": ["name"] });
+    Note {
+        at_ms: 1_000,
+        actor: "cli:test".into(),
+        action: "test",
+        tenant: Some("acme".into()),
+        object: object.into(),
+        detail,
+    }
+}
+
+async fn objects(store: &Store) -> Vec<String> {
+    let filter = AuditFilter { limit: 99, ..AuditFilter::default() };
+    store.audit(&filter).await.unwrap().into_iter().map(|line| line.object).collect()
+}
+
+async fn a_key_comes_back_as_it_was_made_and_every_change_raises_the_counter(home: Home) {
+    let store = home.migrate().await;
+    let new = NewKey::from_random([7; 40]);
+    let key = KeyRow {
+        id: new.id.clone(),
+        hash: new.hash,
+        name: Some("upload".into()),
+        tenant: Some(tenant("acme")),
+        scopes: Scopes::parse("read,publish").unwrap(),
+        created_at_ms: 1,
+        expires_at_ms: Some(2),
+        revoked_at_ms: None,
+        used_at_ms: None,
+    };
+    store.add_key(&key, line("made")).await.unwrap();
+    assert_eq!(store.api_keys_and_counter().await.unwrap(), (vec![key.clone()], 1));
+    assert!(store.add_key(&key, line("twice")).await.is_err());
+    store.note_key_use(&[(new.id.clone(), 9)]).await.unwrap();
+    store.note_key_use(&[(new.id.clone(), 5)]).await.unwrap();
+    assert!(store.revoke_key(&new.id, 3, line("ended")).await.unwrap());
+    assert!(!store.revoke_key(&new.id, 4, line("ended twice")).await.unwrap());
+    let ended = KeyRow { revoked_at_ms: Some(3), used_at_ms: Some(9), ..key };
+    assert_eq!(store.api_keys_and_counter().await.unwrap(), (vec![ended], 2));
+    assert_eq!(store.api_keys_counter().await.unwrap(), 2);
+    assert_eq!(objects(&store).await, ["ended", "made"]);
+}
+
+async fn a_change_and_its_line_of_the_audit_are_written_together_or_not_at_all(home: Home) {
+    let store = home.migrate().await;
+    let save = |id: &str, max: Option<u32>| Save {
+        added: vec![spec("acme", id)],
+        notes: vec![line(id)],
+        per_tenant_max: max,
+        ..Save::default()
+    };
+    store.save(save("sub_1", Some(1))).await.unwrap();
+    let error = store.save(save("sub_2", Some(1))).await.unwrap_err();
+    assert!(matches!(error, SaveError::TooMany { max: 1, .. }), "{error:?}");
+    assert!(store.save(save("sub_1", None)).await.is_err());
+    assert_eq!(objects(&store).await, ["sub_1"]);
+    store
+        .note(&[line("later"), Note { tenant: Some("bolt".into()), at_ms: 5_000, ..line("bolt's") }])
+        .await
+        .unwrap();
+    let filter = AuditFilter { tenant: Some(tenant("acme")), limit: 1, ..AuditFilter::default() };
+    let page = store.audit(&filter).await.unwrap();
+    assert_eq!(
+        (page.len(), page[0].object.as_str(), &page[0].detail),
+        (1, "later", &json!({ "fields": ["name"] }))
+    );
+    let next = store.audit(&AuditFilter { before_id: Some(page[0].id), ..filter.clone() }).await.unwrap();
+    assert_eq!(next[0].object, "sub_1");
+    let since = store
+        .audit(&AuditFilter { since_ms: Some(5_000), limit: 9, ..AuditFilter::default() })
+        .await
+        .unwrap();
+    assert_eq!(since.len(), 1);
+    assert_eq!(store.forget_audit(5_000, 9).await.unwrap(), 2);
+    assert_eq!(objects(&store).await, ["bolt's"]);
+}
+
+async fn an_answer_is_kept_for_a_day_and_for_one_creation(home: Home) {
+    let store = home.migrate().await;
+    let day = paperboy::store::kept::KEPT_MS;
+    let save = |id: &str, actor: &str, at_ms: i64| Save {
+        added: vec![spec("acme", id)],
+        answer: Some(KeptAnswer {
+            actor: actor.into(),
+            key: "k".into(),
+            request: [1; 32],
+            answer: id.as_bytes().to_vec().into(),
+            at_ms,
+        }),
+        ..Save::default()
+    };
+    let counter = store.save(save("sub_1", "key:a", 10)).await.unwrap();
+    let error = store.save(save("sub_2", "key:a", 20)).await.unwrap_err();
+    assert!(matches!(error, SaveError::Repeated), "{error:?}");
+    store.save(save("sub_3", "key:b", 20)).await.unwrap();
+    let given = store.kept_answer("key:a", "k", 9 + day).await.unwrap().unwrap();
+    assert_eq!((&given.answer[..], given.request, given.version), (&b"sub_1"[..], [1; 32], counter));
+    assert!(store.kept_answer("key:a", "k", 10 + day).await.unwrap().is_none());
+    assert!(store.kept_answer("key:c", "k", 20).await.unwrap().is_none());
+    store.save(save("sub_2", "key:a", 10 + day)).await.unwrap();
+    let given = store.kept_answer("key:a", "k", 10 + day).await.unwrap().unwrap();
+    assert_eq!(&given.answer[..], b"sub_2");
+}
+
+async fn a_removal_over_another_version_removes_nothing(home: Home) {
+    let store = home.migrate().await;
+    let first = store.add_subscriptions(vec![spec("acme", "sub_1")]).await.unwrap();
+    store.set_enabled(&id("sub_1"), false, DisabledBy::Person, "2026-11-23T00:00:00Z").await.unwrap();
+    let removal = |over| Save { removed: vec![Removal { id: id("sub_1"), over }], ..Save::default() };
+    let error = store.save(removal(Some(first))).await.unwrap_err();
+    assert!(matches!(error, SaveError::Changed { .. }), "{error:?}");
+    let now = store.shown_subscription(&id("sub_1")).await.unwrap().unwrap().version;
+    assert_eq!(store.save(removal(Some(now))).await.unwrap(), now + 1);
+    let error = store.save(removal(None)).await.unwrap_err();
+    assert!(matches!(error, SaveError::Missing { .. }), "{error:?}");
+}
+
+async fn lists_by_name_and_by_what_is_enabled(home: Home) {
+    let store = home.migrate().await;
+    let named = |id: &str, name: &str| SubscriptionSpec { name: Some(name.into()), ..spec("acme", id) };
+    let all = vec![named("sub_1", "100% ERP"), named("sub_2", "a_b!"), spec("acme", "sub_3")];
+    store.add_subscriptions(all).await.unwrap();
+    store.set_enabled(&id("sub_3"), false, DisabledBy::Person, "2026-11-23T00:00:00Z").await.unwrap();
+    let ids = async |name: Option<&str>, enabled: Option<bool>| {
+        let filter = ListFilter { limit: 9, name: name.map(str::to_owned), enabled, ..ListFilter::default() };
+        let specs = store.list_subscriptions(&filter).await.unwrap();
+        specs.into_iter().filter_map(|spec| spec.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(Some("erp"), None).await, ["sub_1"]);
+    assert_eq!(ids(Some("%"), None).await, ["sub_1"]);
+    assert_eq!(ids(Some("_"), None).await, ["sub_2"]);
+    assert_eq!(ids(Some("B!"), None).await, ["sub_2"]);
+    assert_eq!(ids(None, Some(false)).await, ["sub_3"]);
+    assert_eq!(ids(Some("zzz"), None).await, [""; 0]);
 }
 
 // ---- dead letters ----------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use super::which::{PAGE, Which};
-use super::{Failure, list, output, row_json};
+use super::{Failure, list, output};
+use crate::desk::dead::row_json;
 use crate::store::{DeadFilter, DeadLetterFull, Store};
 
 /// Print whole dead letters, one JSON object a line.

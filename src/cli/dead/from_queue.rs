@@ -197,7 +197,7 @@ impl Found {
             "batch_id": letter.batch_id,
             "cycle": letter.cycle,
             "attempts": letter.attempts,
-            "history": super::history_json(&letter.history),
+            "history": crate::desk::dead::history_json(&letter.history),
             "body_bytes": self.body_bytes,
             "first_seen": output::moment(letter.first_seen_ms),
         })

@@ -3,7 +3,8 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Common, Failure, output};
+use super::{Common, Failure, output, services};
+use crate::desk::Desk;
 use crate::store::Store;
 use crate::store::replays::{JobState, ReplayJob};
 
@@ -32,16 +33,17 @@ enum Action {
 }
 
 impl Jobs {
-    pub(super) async fn run(self, common: &Common, store: &Store) -> Result<(), Failure> {
+    pub(super) async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
+        let store = &desk.store;
         let now_ms = jiff::Timestamp::now().as_millisecond();
-        let (id, changed) = match self.action {
+        let (id, done, changed) = match self.action {
             None => return self.list(common, store, now_ms).await,
             Some(Action::Pause { id }) => {
-                (id, store.replay_set_state(id, JobState::Paused, None, now_ms).await?)
+                (id, "replay.pause", store.replay_set_state(id, JobState::Paused, None, now_ms).await?)
             }
-            Some(Action::Resume { id }) => (id, store.replay_resume(id, now_ms).await?),
+            Some(Action::Resume { id }) => (id, "replay.resume", store.replay_resume(id, now_ms).await?),
             Some(Action::Cancel { id }) => {
-                (id, store.replay_set_state(id, JobState::Cancelled, None, now_ms).await?)
+                (id, "replay.cancel", store.replay_set_state(id, JobState::Cancelled, None, now_ms).await?)
             }
         };
         let job = store.replay_job(id).await?;
@@ -51,6 +53,7 @@ impl Jobs {
         if !changed {
             return Err(Failure::world(format!("replay {id} is {} already", job.state.as_str())));
         }
+        desk.note_job(&services::caller(), done, &job).await?;
         if common.json {
             output::json_line(&job_json(&job, now_ms));
         } else {

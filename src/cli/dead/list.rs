@@ -3,8 +3,11 @@
 use clap::Args;
 
 use super::which::Which;
-use super::{Common, Failure, number, output, row_json};
-use crate::store::{DeadFilter, DeadRow, DeadState, Store, dead};
+use serde_json::Value;
+
+use super::{Common, Failure, number, output};
+use crate::desk::dead::row_json;
+use crate::store::{DeadFilter, DeadState, Store, dead};
 
 /// List dead letters.
 #[derive(Args, Debug)]
@@ -20,13 +23,13 @@ pub(in crate::cli) struct List {
     pub(super) subscription: Option<String>,
     /// open, replayed, discarded or all
     #[arg(long, default_value = "open")]
-    state: String,
+    pub(super) state: String,
     /// At most this many (50; with `--from-queue` 100 of each queue, whose first 1000 can be seen)
     #[arg(long)]
     pub(super) limit: Option<u32>,
     /// Start before this id (the last of the page before)
     #[arg(long, value_name = "ID")]
-    before: Option<String>,
+    pub(super) before: Option<String>,
     /// Look at the dead queues themselves, oldest first; works while nobody drains them (`dead.drain = false`)
     #[arg(long, conflicts_with_all = ["state", "before", "host", "class", "status", "since", "until", "batch", "event_type"])]
     pub(super) from_queue: bool,
@@ -53,40 +56,31 @@ impl List {
             ..self.which.filter(self.subscription.as_deref())?
         };
         let rows = store.dead_list(&filter).await?;
-        if common.json {
-            rows.iter().for_each(|row| output::json_line(&row_json(row)));
-            return Ok(());
-        }
-        let header = [
-            "id",
-            "kind",
-            "reason",
-            "cause",
-            "tenant",
-            "event",
-            "type",
-            "subscription",
-            "attempts",
-            "dead at",
-        ];
-        output::table(&header, rows.iter().map(cells).collect(), "no dead letters");
+        print(common, &rows.iter().map(row_json).collect::<Vec<_>>());
         Ok(())
     }
 }
 
-fn cells(row: &DeadRow) -> Vec<String> {
-    let or_dash = |text: &Option<String>| output::printable(text.as_deref().unwrap_or("-"));
-    vec![
-        format!("dl_{}", row.id),
-        row.kind.as_str().to_owned(),
-        output::printable(&row.reason),
-        // The status says more than the class that is made of it.
-        row.status.map_or_else(|| or_dash(&row.class), |status| status.to_string()),
-        or_dash(&row.tenant),
-        or_dash(&row.event_id),
-        or_dash(&row.event_type),
-        or_dash(&row.subscription),
-        row.attempts.to_string(),
-        output::moment(row.dead_at_ms),
-    ]
+/// Rows as they are told here and over the API.
+pub(super) fn print(common: &Common, rows: &[Value]) {
+    if common.json {
+        rows.iter().for_each(output::json_line);
+        return;
+    }
+    let header =
+        ["id", "kind", "reason", "cause", "tenant", "event", "type", "subscription", "attempts", "dead at"];
+    output::table(&header, rows.iter().map(cells).collect(), "no dead letters");
+}
+
+fn cells(row: &Value) -> Vec<String> {
+    let cell = |name: &str| match &row[name] {
+        Value::String(text) => output::printable(text),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    // The status says more than the class that is made of it.
+    let cause = if row["status"].is_null() { cell("class") } else { cell("status") };
+    let [id, kind, reason] = ["id", "kind", "reason"].map(cell);
+    let rest = ["tenant", "event", "type", "subscription", "attempts", "dead_at"].map(cell);
+    [id, kind, reason, cause].into_iter().chain(rest).collect()
 }

@@ -7,6 +7,7 @@ mod from_queue;
 mod groups;
 mod jobs;
 mod list;
+mod remote;
 mod replay;
 mod show;
 mod which;
@@ -14,12 +15,10 @@ mod which;
 use std::ffi::OsString;
 
 use clap::Subcommand;
-use serde_json::{Value, json};
 
+use super::remote::Remote;
 use super::{Common, Failure, output, services};
-use crate::domain::cause::Cause;
-use crate::domain::history::History;
-use crate::store::{DeadLetterFull, DeadRow, Store};
+use crate::store::{DeadLetterFull, Store};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
@@ -52,16 +51,20 @@ impl Command {
         {
             return list.look_into_queues(common).await;
         }
+        if let Some(remote) = Remote::of(common)? {
+            return self.run_remote(common, &remote).await;
+        }
         let config = common.load()?;
         let store = services::open_store(&config).await?;
+        let desk = services::desk(&config, store.clone())?;
         let done = match self {
             Command::List(list) => list.run(common, &store).await,
             Command::Groups(groups) => groups.run(common, &store).await,
             Command::Show(show) => show.run(common, &store).await,
             Command::Export(export) => export.run(&store).await,
-            Command::Replay(replay) => replay.run(common, &config, &store).await,
-            Command::Jobs(jobs) => jobs.run(common, &store).await,
-            Command::Discard(discard) => discard.run(common, &store).await,
+            Command::Replay(replay) => replay.run(common, &config, &desk).await,
+            Command::Jobs(jobs) => jobs.run(common, &desk).await,
+            Command::Discard(discard) => discard.run(common, &desk).await,
             Command::Other(words) => Err(refuse(&words)),
         };
         store.close().await;
@@ -78,59 +81,11 @@ fn refuse(words: &[OsString]) -> Failure {
 fn number(id: &str) -> Result<i64, Failure> {
     let wrong =
         || Failure::usage(format!("`{id}` is not the id of a dead letter")).hint("ids look like `dl_17`");
-    id.strip_prefix("dl_").unwrap_or(id).parse().map_err(|_| wrong())
+    crate::desk::dead::number(id).ok_or_else(wrong)
 }
 
 async fn find(store: &Store, id: &str) -> Result<DeadLetterFull, Failure> {
     let missing =
         || Failure::world(format!("there is no dead letter `{id}`")).hint("`paperboy dead list` shows them");
     store.dead_show(number(id)?).await?.ok_or_else(missing)
-}
-
-/// Why it died, as far as an attempt was to blame.
-fn cause(row: &DeadRow) -> Option<Cause> {
-    row.class
-        .as_deref()
-        .and_then(Cause::parse)
-        .filter(|_| row.attempts > 0 || row.class.as_deref() == Some("template"))
-}
-
-fn host(row: &DeadRow) -> &str {
-    row.host.as_deref().unwrap_or("the receiver")
-}
-
-fn history_json(history: &str) -> Value {
-    let entries = History::parse(history);
-    let json = entries
-        .entries()
-        .map(|entry| json!({ "at": output::moment(entry.at_ms()), "seen": entry.what(), "ms": entry.elapsed_ms() }));
-    json.collect()
-}
-
-fn row_json(row: &DeadRow) -> Value {
-    json!({
-        "id": format!("dl_{}", row.id),
-        "kind": row.kind.as_str(),
-        "reason": row.reason,
-        "tenant": row.tenant,
-        "event": row.event_id,
-        "type": row.event_type,
-        "subscription": row.subscription,
-        "document_id": row.document_id,
-        "batch_id": row.batch_id,
-        "cycle": row.cycle,
-        "attempts": row.attempts,
-        "history": history_json(&row.history),
-        "body_bytes": row.body_bytes,
-        "first_seen": output::moment(row.first_seen_ms),
-        "dead_at": output::moment(row.dead_at_ms),
-        "state": row.state.as_str(),
-        "note": row.note,
-        "host": row.host,
-        "class": row.class,
-        "status": row.status,
-        "replays": row.replays,
-        "cause": cause(row).map(|cause| cause.line(host(row))),
-        "hint": cause(row).map(Cause::hint),
-    })
 }

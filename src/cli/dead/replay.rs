@@ -9,6 +9,7 @@ use super::{Common, Failure, decided, output};
 use crate::cli::replaying::{Finish, Replaying, owner};
 use crate::cli::{log, services};
 use crate::config::{Config, LogConfig, LogKeep};
+use crate::desk::Desk;
 use crate::domain::name::SubscriptionId;
 use crate::store::replays::{Choice, NewReplay, ReplayJob};
 use crate::store::{DeadState, Store};
@@ -30,26 +31,27 @@ Examples:
 )]
 pub(in crate::cli) struct Replay {
     #[command(flatten)]
-    chosen: Chosen,
+    pub(super) chosen: Chosen,
     /// Send to this other subscription of the same tenant
     #[arg(long, value_name = "NEW")]
-    subscription: Option<String>,
+    pub(super) subscription: Option<String>,
     /// Only say what would be sent
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// So many letters first, and the rest only if the first attempt of each is delivered
     #[arg(long, value_name = "LETTERS", default_value_t = 0)]
-    canary: u32,
+    pub(super) canary: u32,
     /// Letters a second, 0 for as many as go
     #[arg(long, value_name = "PER_SECOND", default_value_t = 200)]
     rate: u32,
     /// Leave it to a running `serve` of role `all` or `api`
     #[arg(long)]
-    detach: bool,
+    pub(super) detach: bool,
 }
 
 impl Replay {
-    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
+    pub(super) async fn run(self, common: &Common, config: &Config, desk: &Desk) -> Result<(), Failure> {
+        let store = &desk.store;
         if self.canary > 0 && config.delivery_log.keep == LogKeep::Off {
             return Err(Failure::usage("`--canary` needs the delivery log, and `delivery_log` is `off`")
                 .hint("set it to `all` or `failures`, or replay a few letters by their ids first"));
@@ -79,6 +81,7 @@ impl Replay {
             decided::tell(common, DeadState::Replayed, 0);
             return Ok(());
         };
+        desk.note_job(&services::caller(), "dead_letter.replay", &job).await?;
         if self.detach {
             if common.json {
                 output::json_line(&json!({ "job": job.id, "letters": job.waiting }));

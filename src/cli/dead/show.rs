@@ -1,11 +1,10 @@
 //! `paperboy dead show`.
 
-use clap::Args;
-use serde_json::{Value, json};
-
-use super::{Common, Failure, cause, find, host, output, row_json};
+use super::{Common, Failure, find, output};
+use crate::desk::dead::{cause, host, letter_json};
 use crate::domain::history::History;
 use crate::store::Store;
+use clap::Args;
 
 /// What is printed of a body without `--raw`.
 const BODY_SHOWN: usize = 4096;
@@ -14,10 +13,10 @@ const BODY_SHOWN: usize = 4096;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Show {
     /// Its id, such as `dl_17`
-    id: String,
+    pub(super) id: String,
     /// Print the event's bytes as they are, and nothing else
     #[arg(long)]
-    raw: bool,
+    pub(super) raw: bool,
 }
 
 impl Show {
@@ -35,11 +34,7 @@ async fn show(common: &Common, store: &Store, id: &str, raw: bool) -> Result<(),
     }
     let (body, answer) = (String::from_utf8_lossy(&letter.body), String::from_utf8_lossy(&letter.answer));
     if common.json {
-        let mut value = row_json(&letter.row);
-        value["body"] = json!(body);
-        value["answer"] = json!(answer);
-        value["headers"] = serde_json::from_slice(&letter.headers).unwrap_or(Value::Null);
-        output::json_line(&value);
+        output::json_line(&letter_json(&letter));
         return Ok(());
     }
     let row = &letter.row;

@@ -16,41 +16,41 @@ pub(super) const PAGE: u32 = 500;
 pub(super) struct Which {
     /// Only this tenant's
     #[arg(long)]
-    tenant: Option<String>,
+    pub(super) tenant: Option<String>,
     /// Only this reason: exhausted, permanent, disabled, gone, starved, poison, unreadable,
     /// undrainable
     #[arg(long)]
     pub(super) reason: Option<String>,
     /// Only this event
     #[arg(long, value_name = "ID")]
-    event: Option<String>,
+    pub(super) event: Option<String>,
     /// Only this document
     #[arg(long, value_name = "ID")]
-    document: Option<String>,
+    pub(super) document: Option<String>,
     /// Only this batch
     #[arg(long, value_name = "ID")]
-    batch: Option<String>,
+    pub(super) batch: Option<String>,
     /// Only events of this type
     #[arg(long = "type", value_name = "TYPE")]
-    event_type: Option<String>,
+    pub(super) event_type: Option<String>,
     /// Only `delivery` or only `event`
     #[arg(long)]
-    kind: Option<String>,
+    pub(super) kind: Option<String>,
     /// Only this receiver
     #[arg(long)]
-    host: Option<String>,
+    pub(super) host: Option<String>,
     /// Only this cause, such as timeout, tls_expired or server_error; `tls` finds all of TLS
     #[arg(long)]
-    class: Option<String>,
+    pub(super) class: Option<String>,
     /// Only this last status, such as `503` or `5xx`
     #[arg(long)]
-    status: Option<String>,
+    pub(super) status: Option<String>,
     /// Died not before this moment: `2026-11-22T09:00:00Z`, or an age such as `15m`, `24h`, `7d`
     #[arg(long, value_parser = moment)]
-    since: Option<Moment>,
+    pub(super) since: Option<Moment>,
     /// Died before this moment
     #[arg(long, value_parser = moment)]
-    until: Option<Moment>,
+    pub(super) until: Option<Moment>,
 }
 
 impl Which {
@@ -98,7 +98,7 @@ pub(super) struct Chosen {
     pub(super) which: Which,
     /// Only those that were for this subscription
     #[arg(long, value_name = "ID")]
-    from: Option<String>,
+    pub(super) from: Option<String>,
 }
 
 impl Chosen {
@@ -106,11 +106,14 @@ impl Chosen {
         self.which.filter(self.from.as_deref())
     }
 
+    pub(super) fn nothing_named() -> Failure {
+        Failure::usage("no dead letter is named").hint("name ids such as `dl_17`, or `--all` with filters")
+    }
+
     /// The named ones, or every open one the filters leave, oldest last.
     pub(super) async fn rows(&self, store: &Store) -> Result<Vec<DeadRow>, Failure> {
         if self.ids.is_empty() && !self.all {
-            return Err(Failure::usage("no dead letter is named")
-                .hint("name ids such as `dl_17`, or `--all` with filters"));
+            return Err(Chosen::nothing_named());
         }
         let mut rows: Vec<DeadRow> = Vec::new();
         for id in &self.ids {

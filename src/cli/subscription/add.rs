@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::documents::{self, Faults, New};
+use super::documents::{self, Faults};
 use super::fields::Fields;
 use super::{addresses, save};
 use crate::cli::failure::Problem;
-use crate::cli::{Common, Failure, output};
-use crate::config::Config;
-use crate::store::Store;
+use crate::cli::remote::Remote;
+use crate::cli::{Common, Failure, output, services};
+use crate::desk::Desk;
+use crate::desk::subscriptions::New;
+use crate::domain::secret::Secret;
 
 /// Add subscriptions.
 #[derive(Args, Debug)]
@@ -37,11 +39,8 @@ pub(in crate::cli) struct Add {
 }
 
 impl Add {
-    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
-        let documents = match &self.file {
-            Some(path) => documents::read(path)?,
-            None => vec![self.document()?],
-        };
+    pub(super) async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
+        let documents = self.documents()?;
         let now = jiff::Timestamp::now().to_string();
         let mut faults = Faults::of(documents.len());
         let mut new = Vec::with_capacity(documents.len());
@@ -49,20 +48,30 @@ impl Add {
             new.extend(faults.keep(place + 1, New::complete(document, &now)?));
         }
         faults.into_failure()?;
-        addresses::warn(config, new.iter().map(|new| &new.spec));
-        let added = new.iter().map(|new| new.spec.clone()).collect();
-        save::all(config, store, added, Vec::new(), !self.no_wait).await?;
+        addresses::warn(desk, new.iter().map(|new| &new.spec));
+        let counter = desk.add(&services::caller(), &new, None).await.map_err(save::failure)?;
+        services::spread(desk, counter, !self.no_wait).await;
         for New { spec, secret, .. } in new {
-            let id = spec.id.unwrap_or_default();
-            if common.json {
-                let secret = secret.as_ref().map(|secret| secret.expose());
-                output::json_line(&json!({ "id": id, "tenant": spec.tenant, "secret": secret }));
-            } else {
-                println!("{id}");
-                secret.iter().for_each(save::print_secret);
-            }
+            print(common, &spec.id.unwrap_or_default(), &json!(spec.tenant), secret.as_ref());
         }
         Ok(())
+    }
+
+    /// One request for each, so one that is refused leaves those before it added; these are printed.
+    pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        for document in self.documents()? {
+            let created = remote.create_subscription(&document, !self.no_wait).await?;
+            let secret = created["secret"].as_str().map(Secret::from);
+            print(common, created["id"].as_str().unwrap_or_default(), &created["tenant"], secret.as_ref());
+        }
+        Ok(())
+    }
+
+    fn documents(&self) -> Result<Vec<Value>, Failure> {
+        match &self.file {
+            Some(path) => documents::read(path),
+            None => Ok(vec![self.document()?]),
+        }
     }
 
     fn document(&self) -> Result<Value, Failure> {
@@ -86,5 +95,15 @@ impl Add {
             document["signatures"] = json!([{ "scheme": "standard", "secrets": [secret] }]);
         }
         Ok(document)
+    }
+}
+
+fn print(common: &Common, id: &str, tenant: &Value, secret: Option<&Secret>) {
+    if common.json {
+        let secret = secret.map(Secret::expose);
+        output::json_line(&json!({ "id": id, "tenant": tenant, "secret": secret }));
+    } else {
+        println!("{id}");
+        secret.into_iter().for_each(save::print_secret);
     }
 }

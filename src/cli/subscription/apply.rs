@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::difference::Change;
 use super::plan::{self, Action, Document, Step};
 use super::{addresses, documents, save};
-use crate::cli::{Common, Failure, Problem, output};
-use crate::config::Config;
+use crate::cli::{Common, Failure, Problem, output, services};
+use crate::desk::{Desk, note};
 use crate::domain::secret::Secret;
-use crate::store::{Store, Versioned};
+use crate::store::{Removal, Save};
 
 /// Make subscriptions what files say.
 #[derive(Args, Debug)]
@@ -44,10 +44,10 @@ pub(in crate::cli) struct Apply {
 }
 
 impl Apply {
-    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
+    pub(super) async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
         let documents = read_all(&self.paths)?;
         let now = jiff::Timestamp::now().to_string();
-        let steps = plan::make(store, documents, self.prune, &now).await?;
+        let steps = plan::make(&desk.store, documents, self.prune, &now).await?;
         let tally = Tally::of(&steps);
         if tally.is_nothing() {
             self.tell(common, &steps);
@@ -60,7 +60,7 @@ impl Apply {
         }
         let written =
             steps.iter().filter(|step| matches!(step.action, Action::Add(_) | Action::Change { .. }));
-        addresses::warn(config, written.map(|step| step.action.spec()));
+        addresses::warn(desk, written.map(|step| step.action.spec()));
         if self.dry_run {
             if common.json {
                 self.tell(common, &steps);
@@ -72,7 +72,7 @@ impl Apply {
                 .hint("add `--yes`, or `--dry-run` to look first"));
         }
         output::confirm("apply this?", self.yes)?;
-        write(config, store, &steps, !self.no_wait).await?;
+        write(desk, &steps, !self.no_wait).await?;
         if common.json {
             self.tell(common, &steps);
             return Ok(());
@@ -211,18 +211,32 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     Ok(files)
 }
 
-async fn write(config: &Config, store: &Store, steps: &[Step], wait: bool) -> Result<(), Failure> {
-    let (mut added, mut changed, mut removed): (_, Vec<Versioned>, Vec<Versioned>) =
-        (Vec::new(), Vec::new(), Vec::new());
+async fn write(desk: &Desk, steps: &[Step], wait: bool) -> Result<(), Failure> {
+    let caller = services::caller();
+    let mut save = Save { per_tenant_max: Some(desk.rules.subscriptions_max), ..Save::default() };
     for step in steps {
+        let spec = step.action.spec();
+        let id = spec.id.as_deref().unwrap_or_default();
+        let line = |action| note(&caller, action, spec.tenant.as_deref(), id, json!({}));
         match &step.action {
-            Action::Add(new) => added.push(new.spec.clone()),
-            Action::Change { after, .. } => changed.push((**after).clone()),
-            Action::Remove(gone) => removed.push((**gone).clone()),
+            Action::Add(new) => {
+                save.notes.push(new.note(&caller));
+                save.added.push(new.spec.clone());
+            }
+            Action::Change { after, .. } => {
+                save.notes.push(line("subscription.replace"));
+                save.changed.push((**after).clone());
+            }
+            Action::Remove(gone) => {
+                save.notes.push(line("subscription.remove"));
+                save.removed.push(Removal { id: super::id(id)?, over: Some(gone.version) });
+            }
             Action::Leave(_) => {}
         }
     }
-    save::everything(config, store, added, changed, removed, wait).await
+    let counter = desk.store.save(save).await.map_err(save::failure)?;
+    services::spread(desk, counter, wait).await;
+    Ok(())
 }
 
 /// How much is to be done.

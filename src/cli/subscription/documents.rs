@@ -5,13 +5,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::random;
 use crate::cli::Failure;
 use crate::cli::failure::Problem;
 use crate::domain::fault::Fault;
-use crate::domain::name::SubscriptionId;
-use crate::domain::secret::Secret;
-use crate::domain::subscription::SubscriptionSpec;
 
 /// The documents of a file: JSON (one object, a list, objects in a row) or TOML (one subscription, or
 /// `[[subscriptions]]`); `-` is standard input.
@@ -63,27 +59,6 @@ fn from_toml(text: &str) -> Result<Vec<Value>, String> {
     })
 }
 
-/// A subscription to be added, checked, and the secret that was made for it.
-pub(super) struct New {
-    pub(super) spec: SubscriptionSpec,
-    pub(super) secret: Option<Secret>,
-    /// The document named no id.
-    pub(super) id_is_made: bool,
-}
-
-impl New {
-    /// Completes and checks a document at `now` (RFC 3339).
-    pub(super) fn complete(document: Value, now: &str) -> Result<Result<New, Vec<Fault>>, Failure> {
-        let mut spec = match SubscriptionSpec::read(document) {
-            Ok(spec) => spec,
-            Err(faults) => return Ok(Err(faults)),
-        };
-        let id_is_made = spec.id.is_none();
-        let secret = spec.complete(SubscriptionId::from_random(random()?), now, random()?);
-        Ok(spec.check().map(|_| New { spec, secret, id_is_made }))
-    }
-}
-
 /// What is wrong with the documents of one call.
 pub(super) struct Faults {
     several: bool,
@@ -113,11 +88,4 @@ impl Faults {
     pub(super) fn into_failure(self) -> Result<(), Failure> {
         if self.problems.is_empty() { Ok(()) } else { Err(Failure::refused(self.problems)) }
     }
-}
-
-/// The faults of the only document of a call.
-pub(super) fn refused(faults: Vec<Fault>) -> Failure {
-    let mut all = Faults::of(1);
-    all.keep::<()>(1, Err(faults));
-    Failure::refused(all.problems)
 }

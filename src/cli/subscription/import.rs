@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::documents::{self, Faults, New};
+use super::documents::{self, Faults};
 use super::{addresses, save};
-use crate::cli::{Common, Failure, output};
-use crate::config::Config;
+use crate::cli::{Common, Failure, output, services};
+use crate::desk::subscriptions::New;
+use crate::desk::{Desk, note};
 use crate::domain::fault::Fault;
 use crate::domain::name::SubscriptionId;
 use crate::domain::secret::Secret;
 use crate::domain::subscription::SubscriptionSpec;
-use crate::store::{Store, Versioned};
+use crate::store::{Save, Store, Versioned};
 
 /// Add or change subscriptions.
 #[derive(Args, Debug)]
@@ -47,7 +48,7 @@ enum Plan {
 }
 
 impl Import {
-    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
+    pub(super) async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
         let documents = documents::read(&self.file)?;
         let named: Vec<bool> = documents.iter().map(|document| document["id"].is_string()).collect();
         let now = jiff::Timestamp::now().to_string();
@@ -62,7 +63,7 @@ impl Import {
                     faults.keep::<()>(place, Err(vec![twice]));
                 }
             }
-            plans.extend(faults.keep(place, plan(store, document, &now).await?));
+            plans.extend(faults.keep(place, plan(&desk.store, document, &now).await?));
         }
         faults.into_failure()?;
         let written = plans.iter().filter_map(|plan| match plan {
@@ -70,9 +71,9 @@ impl Import {
             Plan::Update(update) => Some(&update.spec),
             Plan::Leave(_) => None,
         });
-        addresses::warn(config, written);
+        addresses::warn(desk, written);
         if !self.dry_run {
-            write(config, store, &plans, !self.no_wait).await?;
+            write(desk, &plans, !self.no_wait).await?;
         }
         for ((line, plan), is_named) in (1..).zip(&plans).zip(named) {
             self.tell(common, line, plan, is_named);
@@ -149,17 +150,28 @@ async fn plan(store: &Store, document: Value, now: &str) -> Result<Result<Plan, 
     }))
 }
 
-async fn write(config: &Config, store: &Store, plans: &[Plan], wait: bool) -> Result<(), Failure> {
-    let (mut added, mut changed) = (Vec::new(), Vec::new());
+async fn write(desk: &Desk, plans: &[Plan], wait: bool) -> Result<(), Failure> {
+    let caller = services::caller();
+    let mut save = Save { per_tenant_max: Some(desk.rules.subscriptions_max), ..Save::default() };
     for plan in plans {
         match plan {
-            Plan::Create(new) => added.push(new.spec.clone()),
-            Plan::Update(update) => changed.push((**update).clone()),
+            Plan::Create(new) => {
+                save.notes.push(new.note(&caller));
+                save.added.push(new.spec.clone());
+            }
+            Plan::Update(update) => {
+                let (tenant, id) = (update.spec.tenant.as_deref(), update.spec.id.as_deref());
+                let line = note(&caller, "subscription.replace", tenant, id.unwrap_or_default(), json!({}));
+                save.notes.push(line);
+                save.changed.push((**update).clone());
+            }
             Plan::Leave(_) => {}
         }
     }
-    if added.is_empty() && changed.is_empty() {
+    if save.added.is_empty() && save.changed.is_empty() {
         return Ok(());
     }
-    save::all(config, store, added, changed, wait).await
+    let counter = desk.store.save(save).await.map_err(save::failure)?;
+    services::spread(desk, counter, wait).await;
+    Ok(())
 }

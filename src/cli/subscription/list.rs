@@ -1,8 +1,10 @@
 //! `paperboy subscription list`.
 
 use clap::Args;
+use serde_json::Value;
 
 use super::{id, tenant};
+use crate::cli::remote::Remote;
 use crate::cli::{Common, Failure, output};
 use crate::store::{ListFilter, Store};
 
@@ -26,29 +28,37 @@ impl List {
             tenant: self.tenant.as_deref().map(tenant).transpose()?,
             after: self.after.as_deref().map(id).transpose()?,
             limit: self.limit,
+            ..ListFilter::default()
         };
         let specs = store.list_subscriptions(&filter).await?;
-        if common.json {
-            for spec in &specs {
-                output::json_line(&serde_json::to_value(spec.masked()).map_err(anyhow::Error::from)?);
-            }
-            return Ok(());
-        }
-        let rows = specs.iter().map(|spec| {
-            vec![
-                spec.id.clone().unwrap_or_default(),
-                spec.tenant.clone().unwrap_or_default(),
-                output::printable(spec.name.as_deref().unwrap_or("-")),
-                if spec.enabled != Some(false) { "yes" } else { "no" }.to_owned(),
-                spec.events.join(" "),
-                output::printable(spec.request.url.as_deref().unwrap_or("-")),
-            ]
-        });
-        output::table(
-            &["id", "tenant", "name", "enabled", "events", "url"],
-            rows.collect(),
-            "no subscriptions",
-        );
+        let documents = specs.iter().map(|spec| serde_json::to_value(spec.masked()));
+        print(common, &documents.collect::<Result<Vec<Value>, _>>().map_err(anyhow::Error::from)?);
         Ok(())
     }
+
+    pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let query = [("tenant", self.tenant), ("cursor", self.after)];
+        print(common, &remote.list("/v1/subscriptions", &query, self.limit).await?);
+        Ok(())
+    }
+}
+
+fn print(common: &Common, documents: &[Value]) {
+    if common.json {
+        documents.iter().for_each(output::json_line);
+        return;
+    }
+    let text = |value: &Value| output::printable(value.as_str().unwrap_or("-"));
+    let rows = documents.iter().map(|document| {
+        let events = document["events"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        vec![
+            text(&document["id"]),
+            text(&document["tenant"]),
+            text(&document["name"]),
+            if document["enabled"] == false { "no" } else { "yes" }.to_owned(),
+            events.collect::<Vec<_>>().join(" "),
+            text(&document["request"]["url"]),
+        ]
+    });
+    output::table(&["id", "tenant", "name", "enabled", "events", "url"], rows.collect(), "no subscriptions");
 }

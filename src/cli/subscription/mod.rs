@@ -22,6 +22,7 @@ use std::ffi::OsString;
 
 use clap::Subcommand;
 
+use super::remote::Remote;
 use super::{Common, Failure, services};
 use crate::domain::name::{SubscriptionId, Tenant};
 
@@ -64,25 +65,48 @@ impl Command {
         if let Command::Other(words) = &self {
             return Err(refuse(words));
         }
+        if let Some(remote) = Remote::of(common)? {
+            return self.run_remote(common, &remote).await;
+        }
         let config = common.load()?;
         let store = services::open_store(&config).await?;
+        let desk = services::desk(&config, store.clone())?;
         let done = match self {
-            Command::Add(add) => add.run(common, &config, &store).await,
-            Command::Import(import) => import.run(common, &config, &store).await,
-            Command::Apply(apply) => Box::pin(apply.run(common, &config, &store)).await,
+            Command::Add(add) => add.run(common, &desk).await,
+            Command::Import(import) => import.run(common, &desk).await,
+            Command::Apply(apply) => Box::pin(apply.run(common, &desk)).await,
             Command::Export(export) => export.run(common, &store).await,
             Command::List(list) => list.run(common, &store).await,
             Command::Show { id } => show::run(common, &store, &id).await,
-            Command::Update(update) => update.run(common, &config, &store).await,
-            Command::Test(test) => Box::pin(test.run(common, &config, &store)).await,
-            Command::RotateSecret(rotate) => rotate.run(common, &config, &store).await,
-            Command::Remove(remove) => remove.run(common, &config, &store).await,
-            Command::Enable(switch) => switch.run(common, &config, &store, true).await,
-            Command::Disable(switch) => switch.run(common, &config, &store, false).await,
+            Command::Update(update) => update.run(common, &desk).await,
+            Command::Test(test) => Box::pin(test.run(common, &config, &desk)).await,
+            Command::RotateSecret(rotate) => rotate.run(common, &desk).await,
+            Command::Remove(remove) => remove.run(common, &desk).await,
+            Command::Enable(switch) => switch.run(common, &desk, true).await,
+            Command::Disable(switch) => switch.run(common, &desk, false).await,
             Command::Other(words) => Err(refuse(&words)),
         };
         store.close().await;
         done
+    }
+
+    /// The same over the HTTP API of a running process.
+    async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        match self {
+            Command::Add(add) => add.run_remote(common, remote).await,
+            Command::Import(_) => Err(remote.only_here("subscription import")),
+            Command::Apply(_) => Err(remote.only_here("subscription apply")),
+            Command::Export(_) => Err(remote.only_here("subscription export")),
+            Command::List(list) => list.run_remote(common, remote).await,
+            Command::Show { id } => show::run_remote(common, remote, &id).await,
+            Command::Update(update) => update.run_remote(common, remote).await,
+            Command::Test(test) => test.run_remote(common, remote).await,
+            Command::RotateSecret(rotate) => rotate.run_remote(common, remote).await,
+            Command::Remove(remove) => remove.run_remote(common, remote).await,
+            Command::Enable(switch) => switch.run_remote(common, remote, true).await,
+            Command::Disable(switch) => switch.run_remote(common, remote, false).await,
+            Command::Other(words) => Err(refuse(&words)),
+        }
     }
 }
 
@@ -103,10 +127,4 @@ fn tenant(text: &str) -> Result<Tenant, Failure> {
 
 fn missing(id: &str) -> Failure {
     Failure::world(format!("there is no subscription `{id}`")).hint("`paperboy subscription list` shows them")
-}
-
-fn random<const N: usize>() -> Result<[u8; N], Failure> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::world(format!("no randomness: {error}")))?;
-    Ok(bytes)
 }

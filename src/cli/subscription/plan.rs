@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::documents::New;
 use super::tenant;
 use crate::cli::{Failure, Problem};
+use crate::desk::subscriptions::New;
 use crate::domain::fault::Fault;
 use crate::domain::name::SubscriptionId;
 use crate::domain::subscription::SubscriptionSpec;
@@ -178,7 +178,7 @@ impl Planner<'_> {
 /// Every subscription of a tenant, or of all, secrets masked.
 pub(super) async fn all(store: &Store, of: Option<&str>) -> Result<Vec<SubscriptionSpec>, Failure> {
     const PAGE: u32 = 500;
-    let mut filter = ListFilter { tenant: of.map(tenant).transpose()?, after: None, limit: PAGE };
+    let mut filter = ListFilter { tenant: of.map(tenant).transpose()?, limit: PAGE, ..ListFilter::default() };
     let mut found = Vec::new();
     loop {
         let page = store.list_subscriptions(&filter).await?;

@@ -1,12 +1,12 @@
 //! `paperboy subscription remove`.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{id, missing};
+use super::{id, save};
+use crate::cli::remote::{Remote, segment};
 use crate::cli::{Common, Failure, output, services};
-use crate::config::Config;
-use crate::store::Store;
+use crate::desk::Desk;
 
 /// Remove a subscription.
 #[derive(Args, Debug)]
@@ -25,24 +25,43 @@ pub(in crate::cli) struct Remove {
 }
 
 impl Remove {
-    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
-        let id = id(&self.id)?;
-        // As it may be shown: a record that nothing opens any more can go too.
-        let spec = store.shown_subscription(&id).await?.ok_or_else(|| missing(&self.id))?;
-        let url = output::printable(spec.request.url.as_deref().unwrap_or("-"));
-        let what = format!("subscription `{id}` of tenant `{}` to {url}", spec.tenant.unwrap_or_default());
+    pub(super) async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
+        let (id, caller) = (id(&self.id)?, services::caller());
+        let spec = desk.show_subscription(&caller, id.as_str()).await?.spec;
+        let Some(what) = self.asked(&json!(spec.tenant), &json!(spec.request.url))? else { return Ok(()) };
+        let warning = desk.remove_subscription(&caller, id.as_str(), None, !self.no_wait).await?;
+        save::print_warning(warning.as_ref());
+        self.print(common, &what);
+        Ok(())
+    }
+
+    pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let path = format!("/v1/subscriptions/{}", segment(&self.id));
+        let document = remote.get(&path).await?;
+        let Some(what) = self.asked(&document["tenant"], &document["request"]["url"])? else { return Ok(()) };
+        remote.delete(&path, !self.no_wait).await?;
+        self.print(common, &what);
+        Ok(())
+    }
+
+    /// What is to be removed, once that is meant; none in a dry run.
+    fn asked(&self, tenant: &Value, url: &Value) -> Result<Option<String>, Failure> {
+        let url = output::printable(url.as_str().unwrap_or("-"));
+        let tenant = tenant.as_str().unwrap_or_default();
+        let what = format!("subscription `{}` of tenant `{tenant}` to {url}", self.id);
         if self.dry_run {
             eprintln!("would remove {what}");
-            return Ok(());
+            return Ok(None);
         }
         output::confirm(&format!("remove {what}?"), self.yes)?;
-        let counter = store.remove_subscription(&id).await?.ok_or_else(|| missing(&self.id))?;
-        services::spread(config, store, counter, !self.no_wait).await?;
+        Ok(Some(what))
+    }
+
+    fn print(&self, common: &Common, what: &str) {
         if common.json {
-            output::json_line(&json!({ "id": id.as_str(), "status": "removed" }));
-            return Ok(());
+            output::json_line(&json!({ "id": self.id, "status": "removed" }));
+        } else {
+            eprintln!("removed {what}");
         }
-        eprintln!("removed {what}");
-        Ok(())
     }
 }

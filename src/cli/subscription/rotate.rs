@@ -1,14 +1,14 @@
 //! `paperboy subscription rotate-secret`.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{documents, id, missing, random, save};
-use crate::cli::{Common, Failure, output};
-use crate::config::Config;
+use super::{id, save};
+use crate::cli::remote::{Remote, segment};
+use crate::cli::{Common, Failure, output, services};
+use crate::desk::{Desk, Refused};
 use crate::domain::secret::Secret;
 use crate::domain::spec::Overlap;
-use crate::store::{Store, Versioned};
 
 /// Sign with a new secret.
 #[derive(Args, Debug)]
@@ -36,34 +36,49 @@ pub(in crate::cli) struct Rotate {
 }
 
 impl Rotate {
-    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
+    pub(super) async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
         let id = id(&self.id)?;
-        let Versioned { mut spec, version } =
-            store.versioned_subscription(&id).await?.ok_or_else(|| missing(&self.id))?;
-        let now = jiff::Timestamp::now();
-        let is_given = self.secret.is_some();
-        let given = self.secret.map(Secret::new);
-        let rotated = spec
-            .rotate(given, random()?, now.as_second(), self.overlap)
-            .map_err(|fault| Failure::usage(fault.to_string()).hint(fault.hint()))?;
-        spec.updated_at = Some(now.to_string());
-        spec.check().map_err(documents::refused)?;
-        let tenant = spec.tenant.clone();
-        save::one(config, store, Versioned { spec, version }, !self.no_wait).await?;
-        if common.json {
-            let secret = (!is_given).then(|| rotated.secret.expose());
-            let told =
-                json!({ "id": id.as_str(), "tenant": tenant, "secret": secret, "old_until": rotated.until });
-            output::json_line(&told);
-            return Ok(());
-        }
-        if !is_given {
-            save::print_secret(&rotated.secret);
-        }
-        match rotated.until {
-            Some(until) => eprintln!("older secrets of `{id}` sign along until {until}"),
-            None => eprintln!("older secrets of `{id}` no longer sign"),
-        }
+        let given = self.secret.as_deref().map(Secret::from);
+        let (caller, wait) = (services::caller(), !self.no_wait);
+        let done = desk.rotate(&caller, id.as_str(), None, given, self.overlap, wait).await;
+        let (rotated, changed) = done.map_err(|refused| match refused {
+            // Their fields are those of a body over HTTP.
+            Refused::Faults(mut faults)
+                if ["overlap_s", "secret", "signatures"].contains(&faults[0].field.as_str()) =>
+            {
+                let fault = faults.remove(0);
+                Failure::usage(fault.message).maybe_hint(fault.hint)
+            }
+            refused => refused.into(),
+        })?;
+        save::print_warning(changed.warning.as_ref());
+        let tenant = json!(changed.spec.tenant);
+        self.print(common, &tenant, Some(rotated.secret.expose()), rotated.until.as_deref());
         Ok(())
+    }
+
+    pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let mut body = json!({ "overlap_s": self.overlap.seconds() });
+        if let Some(secret) = &self.secret {
+            body["secret"] = json!(secret);
+        }
+        let path = format!("/v1/subscriptions/{}/rotate-secret", segment(&self.id));
+        let rotated = remote.post(&path, &body, !self.no_wait).await?;
+        self.print(common, &rotated["tenant"], rotated["secret"].as_str(), rotated["old_until"].as_str());
+        Ok(())
+    }
+
+    fn print(&self, common: &Common, tenant: &Value, secret: Option<&str>, until: Option<&str>) {
+        let secret = secret.filter(|_| self.secret.is_none());
+        if common.json {
+            let told = json!({ "id": self.id, "tenant": tenant, "secret": secret, "old_until": until });
+            output::json_line(&told);
+            return;
+        }
+        secret.map(Secret::from).iter().for_each(save::print_secret);
+        match until {
+            Some(until) => eprintln!("older secrets of `{}` sign along until {until}", self.id),
+            None => eprintln!("older secrets of `{}` no longer sign", self.id),
+        }
     }
 }

@@ -3,11 +3,10 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{id, missing};
+use super::save;
+use crate::cli::remote::Remote;
 use crate::cli::{Common, Failure, output, services};
-use crate::config::Config;
-use crate::domain::subscription::DisabledBy;
-use crate::store::Store;
+use crate::desk::Desk;
 
 /// Enable or disable a subscription.
 #[derive(Args, Debug)]
@@ -20,23 +19,30 @@ pub(in crate::cli) struct Switch {
 }
 
 impl Switch {
-    pub(super) async fn run(
+    pub(super) async fn run(self, common: &Common, desk: &Desk, enabled: bool) -> Result<(), Failure> {
+        let id = super::id(&self.id)?;
+        let changed = desk.switch(&services::caller(), id.as_str(), enabled, !self.no_wait).await?;
+        save::print_warning(changed.warning.as_ref());
+        self.print(common, enabled);
+        Ok(())
+    }
+
+    pub(super) async fn run_remote(
         self,
         common: &Common,
-        config: &Config,
-        store: &Store,
+        remote: &Remote,
         enabled: bool,
     ) -> Result<(), Failure> {
-        let id = id(&self.id)?;
-        let now = jiff::Timestamp::now().to_string();
-        let changed = store.set_enabled(&id, enabled, DisabledBy::Person, &now).await?;
-        let counter = changed.ok_or_else(|| missing(&self.id))?;
-        services::spread(config, store, counter, !self.no_wait).await?;
-        if common.json {
-            output::json_line(&json!({ "id": id.as_str(), "enabled": enabled }));
-            return Ok(());
-        }
-        eprintln!("subscription `{id}` is {}", if enabled { "enabled" } else { "disabled" });
+        remote.change_subscription(&self.id, &json!({ "enabled": enabled }), !self.no_wait).await?;
+        self.print(common, enabled);
         Ok(())
+    }
+
+    fn print(&self, common: &Common, enabled: bool) {
+        if common.json {
+            output::json_line(&json!({ "id": self.id, "enabled": enabled }));
+        } else {
+            eprintln!("subscription `{}` is {}", self.id, if enabled { "enabled" } else { "disabled" });
+        }
     }
 }

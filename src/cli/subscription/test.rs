@@ -1,28 +1,18 @@
 //! `paperboy subscription test`: one marked event, sent once from this process, past every queue.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
-use bytes::Bytes;
 use clap::Args;
-use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{documents, id, missing};
-use crate::cli::{Common, Failure, output, services};
+use super::id;
+use crate::cli::remote::{Remote, segment};
+use crate::cli::{Common, Failure, output, publish, services};
 use crate::config::Config;
-use crate::domain::event::{Event, Hints};
-use crate::domain::outcome::{Answer, Outcome};
-use crate::domain::request::{self, AttemptContext, Request};
-use crate::domain::secret::MASK;
-use crate::domain::statuses::Seen;
-use crate::domain::subscription::Subscription;
-use crate::http::Transport as _;
-use crate::store::Store;
+use crate::desk::trial::{Load, Trial};
+use crate::desk::{Desk, Refused};
 
-/// Bytes shown of a body.
-const SHOWN_BYTES_MAX: usize = 1024;
 /// Send one marked event.
 #[derive(Args, Debug)]
 #[command(
@@ -50,181 +40,90 @@ pub(in crate::cli) struct Test {
 }
 
 impl Test {
-    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
-        let spec = store.subscription(&id(&self.id)?).await?.ok_or_else(|| missing(&self.id))?;
-        let subscription = spec.check().map_err(documents::refused)?;
-        let now = jiff::Timestamp::now();
-        let body = match &self.event {
-            Some(path) => read(path)?,
-            None => self.sample(&subscription)?,
-        };
-        let (test_id, wanted, time) = (test_id(), wanted_type(&subscription), now.to_string());
-        let hints =
-            Hints { message_id: Some(&test_id), kind: Some(&wanted), time: Some(&time), ..Hints::default() };
-        let event = self.parse(&body, &hints, &subscription)?;
-        if !subscription.matches(&event) {
-            eprintln!("note: the subscription does not want this event and would not get it");
-        }
-        let context = AttemptContext {
-            attempt: 1,
-            now_unix_s: now.as_second(),
-            traceparent: None,
-            replay: 0,
-            is_test: true,
-        };
-        let request = request::build(&subscription, &event, &body, &context).map_err(|error| {
-            Failure::world(format!("the request cannot be built: {error}"))
-                .hint("give `--data` or `--event` what the URL takes from an event")
-        })?;
+    pub(super) async fn run(self, common: &Common, config: &Config, desk: &Desk) -> Result<(), Failure> {
+        let id = id(&self.id)?;
+        let load = self.load()?;
         let sender = services::sender(config)?.reading_every_answer();
-        let answer = sender.send(request.clone()).await;
+        let trial = desk.try_out(&services::caller(), &sender, id.as_str(), &load).await;
         sender.close().await;
-
-        let outcome = Outcome::judge(&subscription.success, &answer);
-        let is_delivered = matches!(outcome, Outcome::Delivered { .. });
-        let shown = Shown::new(&subscription, &request, &answer);
-        if common.json {
-            let mut told = shown.to_json();
-            told["id"] = json!(self.id);
-            told["event"] = json!(event.id.as_str());
-            told["delivered"] = json!(is_delivered);
-            output::json_line(&told);
-        } else {
-            shown.print();
-        }
-        if is_delivered {
-            return Ok(());
-        }
-        Err(Failure::world(format!("the test was not delivered: {}", shown.seen())))
+        let trial = trial.map_err(|refused| match refused {
+            Refused::Faults(mut faults) if faults.len() == 1 => self.refused(faults.remove(0)),
+            refused => refused.into(),
+        })?;
+        tell(common, &trial)
     }
 
-    fn parse<'a>(
-        &self,
-        body: &'a Bytes,
-        hints: &Hints<'a>,
-        subscription: &Subscription,
-    ) -> Result<Event<'a>, Failure> {
+    pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let mut body = json!({});
+        match self.load()? {
+            Load::Event(event) => {
+                body["event"] = serde_json::from_slice(&event)
+                    .map_err(|error| Failure::usage(format!("`--event` is not JSON: {error}")))?;
+            }
+            Load::Sample { data, kind } => {
+                let data = data.map(|data| serde_json::from_str::<Value>(data.get()));
+                if let Some(data) = data.transpose().map_err(anyhow::Error::from)? {
+                    body["data"] = data;
+                }
+                if let Some(kind) = kind {
+                    body["type"] = json!(kind);
+                }
+            }
+        }
+        let path = format!("/v1/subscriptions/{}/test", segment(&self.id));
+        let told = remote.post(&path, &body, false).await?;
+        tell(common, &serde_json::from_value(told).map_err(anyhow::Error::from)?)
+    }
+
+    fn load(&self) -> Result<Load, Failure> {
+        if let Some(path) = &self.event {
+            return Ok(Load::Event(publish::read(path)?.into()));
+        }
+        let data = self.data.clone().map(RawValue::from_string).transpose();
+        let data = data.map_err(|error| Failure::usage(format!("`--data` is not JSON: {error}")))?;
+        Ok(Load::Sample { data, kind: self.kind.clone() })
+    }
+
+    /// A fault in the words of the flags.
+    fn refused(&self, fault: crate::domain::fault::Fault) -> Failure {
         let what = if self.event.is_some() { "`--event`" } else { "the sample" };
-        let event = Event::parse(body, hints)
-            .map_err(|unreadable| Failure::usage(format!("{what} is not an event: {unreadable}")))?;
-        if event.tenant != subscription.tenant {
-            let message = format!("the event is of tenant `{}`", event.tenant);
-            return Err(Failure::usage(message)
-                .hint(format!("the subscription belongs to tenant `{}`", subscription.tenant)));
+        if fault.message.starts_with("the request cannot be built") {
+            return Failure::world(fault.message)
+                .hint("give `--data` or `--event` what the URL takes from an event");
         }
-        Ok(event)
-    }
-
-    /// An event the subscription wants, with something for every placeholder that is not of the payload.
-    fn sample(&self, subscription: &Subscription) -> Result<Bytes, Failure> {
-        #[derive(Serialize)]
-        struct Sample<'a> {
-            id: String,
-            #[serde(rename = "type")]
-            kind: &'a str,
-            tenant: &'a str,
-            scope: Map<String, Value>,
-            document_id: &'a str,
-            batch_id: &'a str,
-            data: &'a RawValue,
-        }
-        let data = self.data.as_deref().unwrap_or(r#"{"test": true}"#);
-        let data = serde_json::from_str(data)
-            .map_err(|error| Failure::usage(format!("`--data` is not JSON: {error}")))?;
-        let scope = subscription.scope.iter();
-        let scope = scope.filter_map(|(key, values)| Some((key.clone(), json!(values.first()?))));
-        let wanted = wanted_type(subscription);
-        let sample = Sample {
-            id: test_id(),
-            kind: self.kind.as_deref().unwrap_or(&wanted),
-            tenant: subscription.tenant.as_str(),
-            scope: scope.collect(),
-            document_id: "test_document",
-            batch_id: "test_batch",
-            data,
+        let message = match fault.message.starts_with("is not an event") {
+            true => format!("{what} {}", fault.message),
+            false => fault.message,
         };
-        Ok(serde_json::to_vec(&sample).context("the sample cannot be written")?.into())
+        Failure::usage(message).maybe_hint(fault.hint)
     }
 }
 
-fn read(path: &Path) -> Result<Bytes, Failure> {
-    Ok(crate::cli::publish::read(path)?.into())
+fn tell(common: &Common, trial: &Trial) -> Result<(), Failure> {
+    if !trial.wanted {
+        eprintln!("note: the subscription does not want this event and would not get it");
+    }
+    if common.json {
+        output::json_line(&serde_json::to_value(trial).map_err(anyhow::Error::from)?);
+    } else {
+        print(trial);
+    }
+    if trial.delivered {
+        return Ok(());
+    }
+    Err(Failure::world(format!("the test was not delivered: {}", trial.answer.seen())))
 }
 
-fn test_id() -> String {
-    format!("test_{}", uuid::Uuid::now_v7().simple())
-}
-
-/// A type that the first pattern covers.
-fn wanted_type(subscription: &Subscription) -> String {
-    let pattern = subscription.events.first().map_or("#", |pattern| pattern.as_str());
-    let word = |word| if matches!(word, "*" | "#") { "test" } else { word };
-    pattern.split('.').map(word).collect::<Vec<_>>().join(".")
-}
-
-/// Request and answer as they may be shown.
-struct Shown<'a> {
-    method: &'static str,
-    url: &'a str,
-    headers: Vec<(&'a str, &'a str)>,
-    body: String,
-    answer: &'a Answer,
-    answer_body: String,
-}
-
-impl<'a> Shown<'a> {
-    fn new(subscription: &Subscription, request: &'a Request, answer: &'a Answer) -> Shown<'a> {
-        let own = || subscription.request.own_headers(&subscription.auth);
-        let is_hidden = |name: &str| own().any(|(own, _)| own.eq_ignore_ascii_case(name));
-        let headers = request.headers.iter().map(|(name, value)| {
-            let name = name.as_str();
-            (name, if is_hidden(name) { MASK } else { value.to_str().unwrap_or_default() })
-        });
-        // A receiver may send back what it was sent.
-        let answer_body = subscription.veil.hide(&start_of(&answer.excerpt));
-        Shown {
-            method: request.method.as_str(),
-            url: request.url.as_str(),
-            headers: headers.collect(),
-            body: start_of(&request.body.joined()),
-            answer,
-            answer_body,
-        }
+/// What was sent behind `>`, what came back behind `<`.
+fn print(trial: &Trial) {
+    let request = &trial.request;
+    println!("> {} {}", request.method, request.url);
+    for (name, value) in &request.headers {
+        println!("> {name}: {}", value.as_str().unwrap_or_default());
     }
-
-    /// The status or what happened instead, for a sentence.
-    fn seen(&self) -> String {
-        match self.answer.seen {
-            Seen::Status(status) => format!("status {status}"),
-            Seen::Failure(class) => class.as_str().to_owned(),
-        }
-    }
-
-    fn to_json(&self) -> Value {
-        let headers: Map<String, Value> =
-            self.headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        let (status, class) = match self.answer.seen {
-            Seen::Status(status) => (Some(status), None),
-            Seen::Failure(class) => (None, Some(class.as_str())),
-        };
-        json!({
-            "request": { "method": self.method, "url": self.url, "headers": headers, "body": self.body },
-            "answer": {
-                "status": status, "class": class, "ms": self.answer.elapsed_ms, "body": self.answer_body,
-            },
-        })
-    }
-
-    /// What was sent behind `>`, what came back behind `<`.
-    fn print(&self) {
-        println!("> {} {}", self.method, self.url);
-        for (name, value) in &self.headers {
-            println!("> {name}: {value}");
-        }
-        print_body('>', &self.body);
-        println!("< {} after {} ms", self.seen(), self.answer.elapsed_ms);
-        print_body('<', &self.answer_body);
-    }
+    print_body('>', &request.body);
+    println!("< {} after {} ms", trial.answer.seen(), trial.answer.ms);
+    print_body('<', &trial.answer.body);
 }
 
 fn print_body(mark: char, body: &str) {
@@ -234,10 +133,4 @@ fn print_body(mark: char, body: &str) {
     for line in output::printable(body).lines() {
         println!("{mark} {line}");
     }
-}
-
-/// The beginning of a body, as text.
-fn start_of(body: &[u8]) -> String {
-    let start = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES_MAX)]).into_owned();
-    if body.len() > SHOWN_BYTES_MAX { format!("{start}… ({} bytes)", body.len()) } else { start }
 }

@@ -6,10 +6,11 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use super::{addresses, documents, id, missing, save};
-use crate::cli::{Common, Failure, output};
-use crate::config::Config;
-use crate::store::{Store, Versioned};
+use super::{addresses, documents, id, save};
+use crate::cli::remote::Remote;
+use crate::cli::{Common, Failure, output, services};
+use crate::desk::Desk;
+use crate::domain::subscription::SubscriptionSpec;
 
 /// Change a subscription.
 #[derive(Args, Debug)]
@@ -35,25 +36,33 @@ pub(in crate::cli) struct Update {
 }
 
 impl Update {
-    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
+    pub(super) async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
         let id = id(&self.id)?;
         let patch = self.patch()?;
-        let Versioned { spec: before, version } =
-            store.versioned_subscription(&id).await?.ok_or_else(|| missing(&self.id))?;
-        let mut spec = before.patched(patch).map_err(documents::refused)?;
-        let status = if spec == before { "unchanged" } else { "updated" };
-        let tenant = spec.tenant.clone();
-        if spec != before {
-            spec.updated_at = Some(jiff::Timestamp::now().to_string());
-            addresses::warn(config, std::iter::once(&spec));
-            save::one(config, store, Versioned { spec, version }, !self.no_wait).await?;
+        let edit = |before: &SubscriptionSpec| Ok(before.patched(patch.clone())?);
+        let (caller, wait) = (services::caller(), !self.no_wait);
+        let changed = desk.change(&caller, id.as_str(), None, "subscription.change", wait, edit).await?;
+        if changed.is_changed {
+            addresses::warn(desk, std::iter::once(&changed.spec));
         }
-        if common.json {
-            output::json_line(&json!({ "id": id.as_str(), "tenant": tenant, "status": status }));
-        } else {
-            eprintln!("subscription `{id}` is {status}");
-        }
+        save::print_warning(changed.warning.as_ref());
+        let status = if changed.is_changed { "updated" } else { "unchanged" };
+        self.print(common, &json!(changed.spec.tenant), status);
         Ok(())
+    }
+
+    pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let document = remote.change_subscription(&self.id, &self.patch()?, !self.no_wait).await?;
+        self.print(common, &document["tenant"], "updated");
+        Ok(())
+    }
+
+    fn print(&self, common: &Common, tenant: &Value, status: &str) {
+        if common.json {
+            output::json_line(&json!({ "id": self.id, "tenant": tenant, "status": status }));
+        } else {
+            eprintln!("subscription `{}` is {status}", self.id);
+        }
     }
 
     fn patch(&self) -> Result<Value, Failure> {

@@ -40,6 +40,16 @@ impl Overlap {
         }
     }
 
+    /// A whole number of seconds; `None` above seven days.
+    pub fn from_seconds(seconds: u32) -> Option<Overlap> {
+        (seconds <= Self::SECONDS_MAX).then_some(Overlap { seconds })
+    }
+
+    /// What it is in seconds.
+    pub fn seconds(self) -> u32 {
+        self.seconds
+    }
+
     fn is_none(self) -> bool {
         self.seconds == 0
     }

@@ -61,6 +61,18 @@ impl Amqp {
         confirm.take_message().is_none()
     }
 
+    /// Takes the way from the exchange to the queue away.
+    pub(crate) async fn unbind_events(&self) {
+        let name = format!("{}.events", self.prefix);
+        let unbind = self.channel.queue_unbind(
+            name.as_str().into(),
+            name.as_str().into(),
+            "#".into(),
+            FieldTable::default(),
+        );
+        unbind.await.unwrap();
+    }
+
     /// Looks at a message of a queue of this app and puts it back.
     #[expect(clippy::disallowed_methods, reason = "one look into a queue that nobody takes from")]
     pub(crate) async fn peek(&self, queue: &str) -> Option<BasicProperties> {

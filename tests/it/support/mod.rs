@@ -4,6 +4,7 @@ pub(crate) mod amqp;
 pub(crate) mod app;
 pub(crate) mod document;
 pub(crate) mod failure;
+pub(crate) mod http;
 pub(crate) mod ledger;
 pub(crate) mod receiver;
 pub(crate) mod redis_tap;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use amqp::Amqp;
 pub(crate) use app::{App, Serve};
+pub(crate) use http::ask;
 pub(crate) use ledger::Ledger;
 pub(crate) use receiver::{Hit, Receiver, Reply};
 

@@ -1,0 +1,276 @@
+//! The HTTP API of a running `paperboy serve`, for commands that were given `--api` or PAPERBOY_API.
+//!
+//! Only how to ask is here. What is printed is printed by the command, the same as without `--api`.
+
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use serde_json::{Value, json};
+
+use super::failure::Problem;
+use super::{Common, Failure};
+use crate::domain::secret::Secret;
+
+/// A little longer than the API gives itself by default.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Entries asked for at once.
+const PAGE: u32 = 500;
+
+/// A process to ask.
+pub(super) struct Remote {
+    client: reqwest::Client,
+    url: Url,
+    key: Option<Secret>,
+}
+
+/// What an action on dead letters did, all its requests together.
+#[derive(Debug, Default)]
+pub(super) struct Acted {
+    pub(super) matched: usize,
+    pub(super) done: usize,
+}
+
+/// A text as one part of a path.
+pub(super) fn segment(text: &str) -> String {
+    // A dot alone would be taken as a step, and an empty part as none.
+    let escaped: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    if matches!(escaped.as_str(), "" | "." | "..") { "_".to_owned() } else { escaped.replace('+', "%20") }
+}
+
+impl Remote {
+    /// The process that `--api` or PAPERBOY_API names, if any.
+    pub(super) fn of(common: &Common) -> Result<Option<Remote>, Failure> {
+        let variable = || std::env::var("PAPERBOY_API").ok().filter(|text| !text.is_empty());
+        let Some(text) = common.api.clone().or_else(variable) else { return Ok(None) };
+        let url =
+            Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let url = url.ok_or_else(|| {
+            Failure::usage(format!("`{text}` is not the address of an API"))
+                .hint("write `http://127.0.0.1:8080` or `https://paperboy.example.com`")
+        })?;
+        let key = std::env::var("PAPERBOY_API_KEY").ok().filter(|key| !key.is_empty()).map(Secret::from);
+        let client = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("paperboy/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Failure::world(format!("no HTTP client: {error}")))?;
+        Ok(Some(Remote { client, url, key }))
+    }
+
+    /// What to say of a command that has no counterpart there.
+    pub(super) fn only_here(&self, command: &str) -> Failure {
+        Failure::usage(format!("`{command}` does not go over the API"))
+            .hint("run it where the store is, without `--api` and PAPERBOY_API")
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.json(self.request(Method::GET, path)).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &Value, wait: bool) -> Result<Value, Failure> {
+        self.json(
+            waiting(self.request(Method::POST, path), wait).header(CONTENT_TYPE, JSON).body(body.to_string()),
+        )
+        .await
+    }
+
+    pub(super) async fn delete(&self, path: &str, wait: bool) -> Result<(), Failure> {
+        self.json(waiting(self.request(Method::DELETE, path), wait)).await.map(drop)
+    }
+
+    /// Adds one; asked twice for whatever reason, it is added once.
+    pub(super) async fn create_subscription(&self, document: &Value, wait: bool) -> Result<Value, Failure> {
+        let request = waiting(self.request(Method::POST, "/v1/subscriptions"), wait)
+            .header("idempotency-key", uuid::Uuid::new_v4().to_string());
+        self.json(request.header(CONTENT_TYPE, JSON).body(document.to_string())).await
+    }
+
+    pub(super) async fn change_subscription(
+        &self,
+        id: &str,
+        patch: &Value,
+        wait: bool,
+    ) -> Result<Value, Failure> {
+        let path = format!("/v1/subscriptions/{}", segment(id));
+        let request = waiting(self.request(Method::PATCH, &path), wait);
+        self.json(request.header(CONTENT_TYPE, "application/merge-patch+json").body(patch.to_string())).await
+    }
+
+    /// Entries of a list, at most `limit`, page by page.
+    pub(super) async fn list(
+        &self,
+        path: &str,
+        query: &[(&str, Option<String>)],
+        limit: u32,
+    ) -> Result<Vec<Value>, Failure> {
+        let mut entries: Vec<Value> = Vec::new();
+        let mut cursor = None;
+        while entries.len() < limit as usize {
+            let mut url = self.address(path);
+            for (name, value) in query {
+                let value =
+                    if *name == "cursor" { cursor.as_ref().or(value.as_ref()) } else { value.as_ref() };
+                if let Some(value) = value {
+                    url.query_pairs_mut().append_pair(name, value);
+                }
+            }
+            let left = limit - u32::try_from(entries.len()).unwrap_or(limit);
+            url.query_pairs_mut().append_pair("limit", &left.min(PAGE).to_string());
+            let mut page = self.json(self.keyed(self.client.get(url))).await?;
+            if let Value::Array(data) = page["data"].take() {
+                entries.extend(data);
+            }
+            match page["next_cursor"].take() {
+                Value::String(next) => cursor = Some(next),
+                _ => break,
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Sends dead letters again or discards them, request by request until none are left; `each` hears of each.
+    pub(super) async fn dead_letters(
+        &self,
+        action: &str,
+        body: Value,
+        mut each: impl FnMut(&str),
+    ) -> Result<Acted, Failure> {
+        let mut acted = Acted::default();
+        loop {
+            let result = self.post(&format!("/v1/dead-letters/{action}"), &body, false).await?;
+            let number = |name: &str| {
+                result[name].as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or(0)
+            };
+            acted.matched += number("matched");
+            acted.done += number("done");
+            for id in result["ids"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                each(id);
+            }
+            // A dry run changes nothing: asked again it would count the same ones.
+            if result["more"] != true || result["dry_run"] == true || number("done") == 0 {
+                return Ok(acted);
+            }
+        }
+    }
+
+    /// Publishes lines; one answer for each, in their order.
+    pub(super) async fn publish_lines(&self, lines: Vec<u8>) -> Result<Vec<Value>, Failure> {
+        let request =
+            self.request(Method::POST, "/v1/events").header(CONTENT_TYPE, "application/x-ndjson").body(lines);
+        let text = self.text(request).await?;
+        let parsed = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+        parsed.map_err(|_| self.strange())
+    }
+
+    /// Publishes one event that is no line.
+    pub(super) async fn publish(&self, event: Vec<u8>) -> Result<Value, Failure> {
+        self.json(self.request(Method::POST, "/v1/events").header(CONTENT_TYPE, JSON).body(event)).await
+    }
+
+    fn address(&self, path: &str) -> Url {
+        let mut url = self.url.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}{path}"));
+        url.set_query(None);
+        url
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.keyed(self.client.request(method, self.address(path)))
+    }
+
+    fn keyed(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.key {
+            Some(key) => request.header(AUTHORIZATION, format!("Bearer {}", key.expose())),
+            None => request,
+        }
+    }
+
+    async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
+        let text = self.text(request).await?;
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&text).map_err(|_| self.strange())
+    }
+
+    async fn text(&self, request: RequestBuilder) -> Result<String, Failure> {
+        let away = |error: reqwest::Error| {
+            // Its own words would repeat the address, with whatever stands in it.
+            let why = if error.is_timeout() { "no answer in time" } else { "no connection" };
+            Failure::world(format!("the API at `{}` cannot be asked: {why}", self.shown()))
+                .hint("is `paperboy serve` running there? `--api` and PAPERBOY_API name it")
+        };
+        let response = request.send().await.map_err(away)?;
+        let status = response.status();
+        let text = response.text().await.map_err(away)?;
+        if status.is_success() {
+            return Ok(text);
+        }
+        match serde_json::from_str::<Value>(&text) {
+            Ok(problem) if problem["title"].is_string() => Err(refused(status, &problem)),
+            _ => Err(self.strange()),
+        }
+    }
+
+    fn shown(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{host}{port}", self.url.scheme())
+    }
+
+    fn strange(&self) -> Failure {
+        Failure::world(format!("what answers at `{}` is not the API of paperboy", self.shown()))
+    }
+}
+
+const JSON: &str = "application/json";
+
+fn waiting(request: RequestBuilder, wait: bool) -> RequestBuilder {
+    if wait { request.header("prefer", "wait") } else { request }
+}
+
+/// A problem as a failed command tells it.
+fn refused(status: StatusCode, problem: &Value) -> Failure {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let errors = problem["errors"].as_array().into_iter().flatten().map(|error| Problem {
+        message: match text(&error["field"]).unwrap_or_default().as_str() {
+            "" => text(&error["detail"]).unwrap_or_default(),
+            field => format!("`{field}`: {}", text(&error["detail"]).unwrap_or_default()),
+        },
+        hint: text(&error["hint"]),
+    });
+    let errors: Vec<Problem> = errors.collect();
+    if !errors.is_empty() {
+        return Failure::refused(errors);
+    }
+    let detail = text(&problem["detail"]).unwrap_or_default();
+    let failure = match status {
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Failure::usage(detail),
+        _ => Failure::world(detail),
+    };
+    let hint = match status {
+        StatusCode::UNAUTHORIZED => Some("put a key into PAPERBOY_API_KEY".to_owned()),
+        _ => text(&problem["hint"]),
+    };
+    failure.maybe_hint(hint)
+}
+
+/// What is told of one published line.
+pub(super) fn line_error(line: &Value) -> Option<String> {
+    match line["status"].as_str() {
+        Some("published") => None,
+        _ => Some(line["error"].as_str().unwrap_or("it was not published").to_owned()),
+    }
+}
+
+/// An answer to one event in the form of a line.
+pub(super) fn as_line(answer: Result<Value, Failure>) -> Result<Value, Failure> {
+    match answer {
+        Ok(answer) => Ok(answer),
+        Err(failure) if failure.is_usage() => Ok(json!({ "status": "invalid", "error": failure.text() })),
+        Err(failure) => Err(failure),
+    }
+}

@@ -1,0 +1,962 @@
+//! The HTTP API through its front door: events, subscriptions, dead letters, keys, tenants, limits.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::app::{event, subscription};
+use crate::support::{App, Receiver, Reply, Serve, ask, eventually};
+
+const SUBSCRIPTIONS: &str = "/v1/subscriptions";
+
+/// Makes a key by the command line.
+async fn key(app: &App, arguments: &[&str]) -> String {
+    app.migrate().await;
+    let made = app.json(&[&["key", "create"], arguments].concat()).await.remove(0);
+    made["key"].as_str().unwrap().to_owned()
+}
+
+fn one(id: &str) -> String {
+    format!("{SUBSCRIPTIONS}/{id}")
+}
+
+fn id_of(document: &Value) -> String {
+    document["id"].as_str().unwrap().to_owned()
+}
+
+/// The paths of a problem's errors.
+fn fields(problem: &Value) -> Vec<&str> {
+    problem["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect()
+}
+
+// ---- events ----------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_published_over_http_is_delivered_byte_for_byte() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(204)).await;
+    let serve = app.serve("all").await;
+    let mut document = subscription("acme", &receiver.url("/x"));
+    document["request"]["body"] = json!("event");
+    app.subscribe(document).await;
+
+    let body = br#" {"id":"evt_1","type":"a.b","tenant":"acme","data":{"n": 1.0e+2, "n":1}} "#;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let answer = ask(serve.port, "POST", "/v1/events")
+        .header("traceparent", trace)
+        .body("application/json", body)
+        .send()
+        .await;
+    assert_eq!(answer.is(202), json!({ "id": "evt_1", "status": "published" }));
+    let hit = receiver.wait_for(1, 10).await.remove(0);
+    assert_eq!((hit.id(), hit.header("traceparent"), &hit.body[..]), ("evt_1", trace, &body[..]));
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_a_batch_is_answered_and_only_good_ones_are_published() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(204)).await;
+    let serve = app.serve("all").await;
+    app.subscribe(subscription("acme", &receiver.url("/x"))).await;
+    let ndjson = async |text: String| {
+        ask(serve.port, "POST", "/v1/events").body("application/x-ndjson", text.as_bytes()).send().await
+    };
+
+    let line = |id: &str| String::from_utf8(event(id, "acme", "a.b")).unwrap();
+    let mixed = format!("{}\n\n{}\n{}", line("evt_1"), r#"{"id":"","type":"a.b"}"#, line("evt_2"));
+    let answer = ndjson(mixed).await;
+    assert_eq!((answer.status, answer.header("content-type")), (207, "application/x-ndjson"));
+    let lines: Vec<Value> = answer.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = lines.iter().map(|line| (line["line"].clone(), line["status"].clone())).collect();
+    assert_eq!(
+        told,
+        [(json!(1), json!("published")), (json!(3), json!("invalid")), (json!(4), json!("published"))]
+    );
+    let error = lines[1]["error"].as_str().unwrap();
+    assert!(error.contains("`id`") && error.contains("`tenant`"), "{error}");
+
+    let many: String = (0..500).map(|number| line(&format!("many_{number}")) + "\n").collect();
+    assert_eq!(ndjson(many).await.status, 202);
+    let ids: BTreeSet<String> =
+        receiver.wait_for(502, 30).await.iter().map(|hit| hit.id().to_owned()).collect();
+    assert_eq!(ids.len(), 502);
+    ndjson("\n \n".into()).await.problem(422);
+    ndjson(format!("{}\n", line("x")).repeat(10_001)).await.problem(413);
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_rabbitmq_did_not_confirm_is_not_called_published() {
+    let mut app = App::new();
+    app.ok(&["topology", "declare"]).await;
+    // Nothing declares the binding again: what is published comes back.
+    app.set("BROKER__DECLARE", "false");
+    app.set("API__TIMEOUT_S", "1");
+    let serve = app.serve("api").await;
+    app.amqp().await.unbind_events().await;
+    let body = event("evt_1", "acme", "a.b");
+    let answer = ask(serve.port, "POST", "/v1/events").body("application/json", &body).send().await;
+    answer.problem(503);
+    assert!(!answer.header("retry-after").is_empty());
+    let answer = ask(serve.port, "POST", "/v1/events").body("application/x-ndjson", &body).send().await;
+    assert_eq!(answer.is(207)["status"], "failed");
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_an_event_are_told_at_once_by_field() {
+    let app = App::new();
+    let serve = app.serve("api").await;
+    let post = async |body: &str| {
+        ask(serve.port, "POST", "/v1/events").body("application/json", body.as_bytes()).send().await
+    };
+    let problem = post(r#"{"id": "a b", "tenant": 7, "scope": []}"#).await.problem(422);
+    assert_eq!(fields(&problem), ["id", "type", "tenant", "scope"]);
+    assert_eq!(problem["errors"][0]["pointer"], "/id");
+    for broken in ["", "{", "nul", "{\"id\":\"1\"} x"] {
+        post(broken).await.problem(400);
+    }
+    for odd in ["[]", "1", "{\"id\":\"1\",\"id\":\"2\"}"] {
+        post(odd).await.problem(422);
+    }
+    serve.stop().await;
+}
+
+// ---- subscriptions ---------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_lives_from_post_to_delete_under_its_tags() {
+    let app = App::new();
+    let serve = app.serve("api").await;
+    let port = serve.port;
+    let mut document = subscription("acme", "https://erp.example.com/ocr/:id");
+    document["request"]["headers"] = json!({ "X-Key": "canary" });
+    let made = ask(port, "POST", SUBSCRIPTIONS).json(&document).send().await;
+    let created = made.is(201);
+    let id = id_of(&created);
+    assert_eq!(made.header("location"), one(&id));
+    assert!(created["secret"].as_str().unwrap().starts_with("whsec_"));
+
+    let got = ask(port, "GET", &one(&id)).send().await;
+    let shown = got.is(200);
+    assert_eq!(got.header("etag"), made.header("etag"));
+    assert_eq!(shown["request"]["headers"]["X-Key"], "***");
+    assert_eq!((&shown["signatures"][0]["secrets"][0], &shown["secret"]), (&json!("***"), &Value::Null));
+    let tag = got.header("etag");
+    assert_eq!(ask(port, "GET", &one(&id)).header("if-none-match", tag).send().await.status, 304);
+
+    let patch = |tag: &str, body: Value| {
+        ask(port, "PATCH", &one(&id))
+            .header("if-match", tag)
+            .body("application/merge-patch+json", body.to_string().as_bytes())
+    };
+    let changed = patch(tag, json!({ "name": "ERP" })).send().await;
+    assert_eq!(changed.is(200)["name"], "ERP");
+    assert_ne!(changed.header("etag"), tag);
+    patch(tag, json!({ "name": "lost" })).send().await.problem(412);
+    patch("\"x\"", json!({ "name": "lost" })).send().await.problem(412);
+    patch("7", json!({ "name": "lost" })).send().await.problem(400);
+    // Without a tag the last one wins.
+    let free = ask(port, "PATCH", &one(&id)).json(&json!({ "enabled": false })).send().await;
+    assert_eq!(free.is(200)["enabled"], false);
+
+    let mut whole = free.json();
+    whole["name"] = json!("ERP 2");
+    let put = ask(port, "PUT", &one(&id)).header("if-match", free.header("etag")).json(&whole).send().await;
+    assert_eq!(
+        (&put.is(200)["name"], &put.json()["request"]["headers"]["X-Key"]),
+        (&json!("ERP 2"), &json!("***"))
+    );
+    let other = ask(port, "PATCH", &one(&id)).json(&json!({ "tenant": "bolt" })).send().await.problem(422);
+    assert_eq!(fields(&other), ["tenant"]);
+
+    ask(port, "DELETE", &one(&id)).header("if-match", tag).send().await.problem(412);
+    assert_eq!(
+        ask(port, "DELETE", &one(&id)).header("if-match", put.header("etag")).send().await.status,
+        204
+    );
+    for method in ["GET", "DELETE"] {
+        ask(port, method, &one(&id)).send().await.problem(404);
+    }
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_a_subscription_is_told_at_once_with_its_pointer() {
+    let app = App::new();
+    let serve = app.serve("api").await;
+    let post = async |body: Value| ask(serve.port, "POST", SUBSCRIPTIONS).json(&body).send().await;
+    let problem =
+        post(json!({ "tenant": 1, "evnts": [], "request": { "timeout_s": "x" } })).await.problem(422);
+    assert_eq!(fields(&problem), ["evnts", "request.timeout_s", "tenant"]);
+    let problem = post(json!({
+        "tenant": "a b", "events": ["a..b"], "request": { "url": "ftp://h.example" },
+        "signatures": [{ "scheme": "standard", "secrets": ["***"] }],
+    }))
+    .await
+    .problem(422);
+    let pointers: Vec<&Value> =
+        problem["errors"].as_array().unwrap().iter().map(|error| &error["pointer"]).collect();
+    assert_eq!(pointers, ["/tenant", "/events/0", "/request/url", "/signatures/0/secrets/0"]);
+    post(json!([])).await.problem(422);
+    let nul = post(
+        json!({ "tenant": "acme", "name": "a\0b", "events": ["#"], "request": { "url": "https://h.example" } }),
+    );
+    nul.await.problem(422);
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_sent_twice_is_made_once_and_answered_the_same() {
+    let app = App::new();
+    let serve = app.serve("api").await;
+    let create = |name: &str, url: &str| {
+        ask(serve.port, "POST", SUBSCRIPTIONS)
+            .header("idempotency-key", name)
+            .json(&subscription("acme", url))
+            .send()
+    };
+    let first = create("k1", "https://h.example/1").await;
+    let again = create("k1", "https://h.example/1").await;
+    assert_eq!((first.is(201), first.header("etag")), (again.is(201), again.header("etag")));
+    assert!(again.json()["secret"].is_string());
+    create("k1", "https://h.example/2").await.problem(422);
+    create("é", "https://h.example/2").await.problem(400);
+
+    let racing = (0..8).map(|_| create("k2", "https://h.example/3"));
+    let answers = futures_util::future::join_all(racing).await;
+    let ids: BTreeSet<String> = answers.iter().map(|answer| id_of(&answer.is(201))).collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(app.json(&["subscription", "list"]).await.len(), 2);
+    // Another caller's key of the same name is another one.
+    let bolt = key(&app, &["--tenant", "acme"]).await;
+    let mine = ask(serve.port, "POST", SUBSCRIPTIONS).key(&bolt).header("idempotency-key", "k1");
+    let theirs = mine.json(&subscription("acme", "https://h.example/1")).send();
+    eventually("the key is known", 10, async || theirs_is_new(&serve, &bolt).await).await;
+    assert_ne!(id_of(&theirs.await.is(201)), id_of(&first.json()));
+    serve.stop().await;
+}
+
+async fn theirs_is_new(serve: &Serve, key: &str) -> bool {
+    ask(serve.port, "GET", SUBSCRIPTIONS).key(key).send().await.status == 200
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_prefer_wait_every_process_uses_the_change() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(204)).await;
+    let api = app.serve("api").await;
+    let worker = app.serve("worker").await;
+    let amqp = app.amqp().await;
+    // The worker knows that nobody subscribes.
+    let made = ask(api.port, "POST", SUBSCRIPTIONS)
+        .header("prefer", "wait")
+        .json(&subscription("acme", &receiver.url("/1")))
+        .send()
+        .await;
+    assert_eq!((made.status, made.header("preference-applied")), (201, "wait"));
+    amqp.publish("a.b", &event("evt_1", "acme", "a.b"), lapin::BasicProperties::default()).await;
+    receiver.wait_for(1, 10).await;
+    let patch = json!({ "request": { "url": receiver.url("/2") } });
+    let path = one(&id_of(&made.json()));
+    ask(api.port, "PATCH", &path).header("prefer", "wait").json(&patch).send().await.is(200);
+    amqp.publish("a.b", &event("evt_2", "acme", "a.b"), lapin::BasicProperties::default()).await;
+    assert_eq!(receiver.wait_for(2, 10).await[1].path, "/2");
+    worker.stop().await;
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_page_in_a_stable_order_and_filter() {
+    let app = App::new();
+    let serve = app.serve("api").await;
+    let list = async |query: &str| ask(serve.port, "GET", &format!("{SUBSCRIPTIONS}?{query}")).send().await;
+    let mut documents: Vec<Value> =
+        (0..5).map(|n| subscription("acme", &format!("https://h.example/{n}"))).collect();
+    documents[1]["events"] = json!(["document.*"]);
+    documents[2]["enabled"] = json!(false);
+    documents[3]["name"] = json!("100% ERP_x");
+    documents.push(subscription("bolt", "https://h.example/b"));
+    for document in &mut documents[..] {
+        if document["events"] == json!(["#"]) {
+            document["events"] = json!(["batch.completed"]);
+        }
+    }
+    app.subscribe_all(&documents).await;
+
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = list(&format!("tenant=acme&limit=2{cursor}")).await.is(200);
+        let ids: Vec<String> = page["data"].as_array().unwrap().iter().map(id_of).collect();
+        assert!(ids.len() <= 2);
+        seen.extend(ids);
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let mut sorted = seen.clone();
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!((seen.len(), &sorted), (5, &seen));
+    for (query, count) in [
+        ("", 6),
+        ("tenant=bolt", 1),
+        ("enabled=false", 1),
+        ("event_type=document.processed", 1),
+        ("event_type=batch.completed&tenant=acme", 4),
+        ("name=100%25+erp_X", 1),
+        ("name=%25", 1),
+        ("name=zzz", 0),
+    ] {
+        let page = list(query).await.is(200);
+        assert_eq!(page["data"].as_array().unwrap().len(), count, "{query}");
+    }
+    let problem = list("limit=0&enabled=perhaps&color=red&tenant=a+b&name=%00").await.problem(400);
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 5, "{problem}");
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_secret_signs_beside_the_old_one() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(204)).await;
+    let serve = app.serve("all").await;
+    let made = app.subscribe(subscription("acme", &receiver.url("/x"))).await;
+    let path = format!("{}/rotate-secret", one(&made.id));
+    let answer = ask(serve.port, "POST", &path).header("prefer", "wait").send().await.is(200);
+    let new = answer["secret"].as_str().unwrap();
+    assert!(answer["old_until"].is_string());
+    app.amqp().await.publish("a.b", &event("evt_1", "acme", "a.b"), lapin::BasicProperties::default()).await;
+    let hit = receiver.wait_for(1, 10).await.remove(0);
+    assert!(hit.is_signed_with(new) && hit.is_signed_with(&made.secret));
+
+    let rotate = async |body: Value| ask(serve.port, "POST", &path).json(&body).send().await;
+    for body in [json!({ "overlap_s": 604_801 }), json!({ "overlap_s": "1d" }), json!({ "overlap": 1 })] {
+        rotate(body).await.problem(422);
+    }
+    let none = rotate(json!({ "overlap_s": 0 })).await.is(200);
+    assert_eq!(none["old_until"], Value::Null);
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_shows_request_and_answer_without_secrets() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(503).body("we saw canary-token")).await;
+    let serve = app.serve("api").await;
+    let mut document = subscription("acme", &receiver.url("/x/:id"));
+    document["auth"] = json!({ "kind": "bearer", "token": "canary-token" });
+    let made = app.subscribe(document).await;
+    let path = format!("{}/test", one(&made.id));
+    let told = ask(serve.port, "POST", &path).json(&json!({ "data": { "pages": 7 } })).send().await;
+    let trial = told.is(200);
+    assert_eq!((&trial["delivered"], &trial["answer"]["status"]), (&json!(false), &json!(503)));
+    assert!(!told.body.contains("canary"), "{}", told.body);
+    assert_eq!(trial["request"]["headers"]["authorization"], "***");
+    let hits = receiver.hits();
+    assert_eq!(
+        (hits.len(), hits[0].header("paperboy-test"), hits[0].path.as_str()),
+        (1, "1", "/x/test_document")
+    );
+    assert_eq!(hits[0].header("authorization"), "Bearer canary-token");
+
+    let whole = json!({ "event": { "id": "evt_9", "type": "a.b", "tenant": "acme", "document_id": "d9" } });
+    assert_eq!(ask(serve.port, "POST", &path).json(&whole).send().await.is(200)["event"], "evt_9");
+    assert_eq!(receiver.hits()[1].path, "/x/d9");
+    let foreign = json!({ "event": { "id": "evt_9", "type": "a.b", "tenant": "bolt", "document_id": "d9" } });
+    ask(serve.port, "POST", &path).json(&foreign).send().await.problem(422);
+    assert_eq!(receiver.count(), 2);
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_has_no_more_subscriptions_than_are_allowed() {
+    let mut app = App::new();
+    app.set("LIMITS__SUBSCRIPTIONS_MAX", "2");
+    let serve = app.serve("api").await;
+    let post = async |tenant: &str| {
+        ask(serve.port, "POST", SUBSCRIPTIONS).json(&subscription(tenant, "https://h.example/")).send().await
+    };
+    post("acme").await.is(201);
+    post("acme").await.is(201);
+    let problem = post("acme").await.problem(409);
+    assert!(problem["hint"].as_str().unwrap().contains("limits.subscriptions_max"));
+    post("bolt").await.is(201);
+    assert_eq!(app.json(&["subscription", "list"]).await.len(), 3);
+    serve.stop().await;
+}
+
+// ---- dead letters ----------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_shown_sent_again_and_discarded() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let serve = app.serve("all").await;
+    let mut document = subscription("acme", &receiver.url("/x"));
+    document["retry"] = json!({ "kind": "none" });
+    app.subscribe(document).await;
+    let amqp = app.amqp().await;
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        amqp.publish("a.b", &event(id, "acme", "a.b"), lapin::BasicProperties::default()).await;
+    }
+    app.wait_for_dead(3, 20).await;
+    let get = async |path: &str| ask(serve.port, "GET", &format!("/v1/dead-letters{path}")).send().await;
+    let post = async |path: &str, body: Value| {
+        ask(serve.port, "POST", &format!("/v1/dead-letters/{path}")).json(&body).send().await
+    };
+
+    let page = get("?limit=2&tenant=acme&reason=exhausted").await.is(200);
+    let next = page["next_cursor"].as_str().unwrap().to_owned();
+    let rest = get(&format!("?limit=2&cursor={next}")).await.is(200);
+    assert_eq!((rest["data"].as_array().unwrap().len(), &rest["next_cursor"]), (1, &Value::Null));
+    let id = id_of(&rest["data"][0]);
+    assert_eq!(get(&format!("/{id}")).await.is(200)["history"][0]["seen"], "500");
+    for missing in ["/dl_999999", "/dl_99999999999999999999", "/x", "/%00", "/%ff"] {
+        get(missing).await.problem(404);
+    }
+
+    let dry = post("replay", json!({ "filter": { "event": "evt_1" }, "dry_run": true })).await.is(200);
+    assert_eq!((&dry["matched"], &dry["done"]), (&json!(1), &json!(0)));
+    receiver.change(|_| Reply::status(204));
+    let done = post("replay", json!({ "ids": [id, id] })).await.is(200);
+    assert_eq!((&done["matched"], &done["done"], &done["more"]), (&json!(1), &json!(1), &json!(false)));
+    receiver.wait_for(4, 20).await;
+    post("replay", json!({ "ids": [id] })).await.problem(409);
+
+    let first = post("discard", json!({ "filter": {}, "limit": 1, "note": "spam" })).await.is(200);
+    assert_eq!((&first["done"], &first["more"]), (&json!(1), &json!(true)));
+    assert_eq!(post("discard", json!({ "filter": {} })).await.is(200)["more"], false);
+    assert_eq!(get("?state=discarded").await.is(200)["data"].as_array().unwrap().len(), 2);
+    assert_eq!(get("").await.is(200)["data"], json!([]));
+    for bad in [
+        json!({}),
+        json!({ "ids": [], "filter": {} }),
+        json!({ "ids": ["x"] }),
+        json!({ "filter": { "color": 1 } }),
+        json!({ "filter": { "kind": "x" } }),
+        json!({ "filter": {}, "limit": 501 }),
+        json!({ "filter": { "reason": "\0" } }),
+    ] {
+        post("replay", bad).await.problem(422);
+    }
+    serve.stop().await;
+}
+
+// ---- keys and tenants ------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_does_what_its_scopes_say_until_it_ends() {
+    let app = App::new();
+    let keys = [key(&app, &["--scopes", "read"]).await, key(&app, &["--scopes", "publish,write"]).await];
+    let serve = app.serve("api").await;
+    let get = async |key: &str| ask(serve.port, "GET", SUBSCRIPTIONS).key(key).send().await;
+    let post = async |key: &str| {
+        ask(serve.port, "POST", SUBSCRIPTIONS)
+            .key(key)
+            .json(&subscription("acme", "https://h.example"))
+            .send()
+            .await
+    };
+    get(&keys[0]).await.is(200);
+    assert!(post(&keys[0]).await.problem(403)["detail"].as_str().unwrap().contains("`write`"));
+    post(&keys[1]).await.is(201);
+    get(&keys[1]).await.problem(403);
+
+    // The last character but one holds five bits of the secret.
+    let (start, end) = keys[0].split_at(keys[0].len() - 2);
+    let almost = format!("{start}{}{}", if end.starts_with('a') { 'b' } else { 'a' }, &end[1..]);
+    let other_id = format!("{}{}", &keys[0][..16], &keys[1][16..]);
+    for wrong in ["", "x", &almost, &other_id, &keys[0][..16]] {
+        let refused = get(wrong).await;
+        refused.problem(401);
+        assert!(refused.header("www-authenticate").starts_with("Bearer"), "{refused:?}");
+    }
+    ask(serve.port, "GET", &format!("{SUBSCRIPTIONS}?key={}", keys[0])).send().await.problem(401);
+
+    app.ok(&["key", "revoke", &keys[0][..16]]).await;
+    eventually("the key has ended", 10, async || get(&keys[0]).await.status == 401).await;
+    serve.stop().await;
+    let listed = app.json(&["key", "list"]).await;
+    let state = |place: usize| {
+        let mine = listed.iter().find(|row| keys[place].starts_with(row["id"].as_str().unwrap())).unwrap();
+        (mine["state"].as_str().unwrap().to_owned(), mine["used_at"].is_string())
+    };
+    assert_eq!((state(0), state(1)), (("revoked".into(), true), ("good".into(), true)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_kept_as_hashes_only_and_never_shown_again() {
+    let app = App::new();
+    let text = key(&app, &["--tenant", "acme", "--expires", "12h", "--name", "upload"]).await;
+    let secret = text.rsplit('_').next().unwrap().to_owned();
+    let mut shown = vec![
+        app.ok(&["key", "list"]).await,
+        app.ok(&["key", "list", "--json"]).await,
+        app.ok(&["audit", "list"]).await,
+    ];
+    for name in ["paperboy.db", "paperboy.db-wal"] {
+        shown.push(String::from_utf8_lossy(&std::fs::read(app.path(name)).unwrap_or_default()).into_owned());
+    }
+    assert!(shown.iter().all(|text| !text.contains(&secret)));
+    let refused = app.run(&["key", "revoke", &text]).await;
+    assert!(!refused.status.success() && !String::from_utf8_lossy(&refused.stderr).contains(&secret));
+    for bad in [
+        ["--expires", "-1d"],
+        ["--expires", "2020-01-01T00:00:00Z"],
+        ["--scopes", "admin"],
+        ["--tenant", "a b"],
+    ] {
+        assert_eq!(app.run(&["key", "create", bad[0], bad[1]]).await.status.code(), Some(2), "{bad:?}");
+    }
+}
+
+/// Every operation of the document, tried with another tenant's key and this tenant's ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let serve = app.serve("all").await;
+    let mut document = subscription("acme", &receiver.url("/x"));
+    document["retry"] = json!({ "kind": "none" });
+    let made = app.subscribe(document.clone()).await;
+    app.amqp().await.publish("a.b", &event("evt_1", "acme", "a.b"), lapin::BasicProperties::default()).await;
+    let letter = id_of(&app.wait_for_dead(1, 20).await[0]);
+    let bolt = key(&app, &["--tenant", "bolt"]).await;
+    eventually("the key is known", 10, async || theirs_is_new(&serve, &bolt).await).await;
+    let hits = receiver.count();
+
+    let openapi = ask(serve.port, "GET", "/openapi.json").send().await.is(200);
+    let mut tried = BTreeSet::new();
+    for (path, methods) in openapi["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap().to_owned();
+            let id = if path.starts_with("/v1/dead-letters") { &letter } else { &made.id };
+            let mut own_document = document.clone();
+            own_document["id"] = json!(made.id);
+            let mut nameless = document.clone();
+            nameless.as_object_mut().unwrap().remove("tenant");
+            nameless["id"] = json!(made.id);
+            let bodies = match name.as_str() {
+                "publishEvents" => vec![json!({ "id": "evt_2", "type": "a.b", "tenant": "acme" })],
+                "createSubscription" => vec![document.clone(), own_document, nameless],
+                "replaceSubscription" => vec![own_document, nameless],
+                "changeSubscription" => {
+                    vec![json!({}), json!({ "tenant": "acme" }), json!({ "tenant": "bolt" }), json!([])]
+                }
+                "testSubscription" => {
+                    vec![json!({}), json!({ "event": { "id": "e", "type": "a.b", "tenant": "acme" } })]
+                }
+                "rotateSecret" => vec![json!({}), json!({ "overlap_s": -1 })],
+                "replayDeadLetters" => vec![
+                    json!({ "ids": [letter] }),
+                    json!({ "filter": { "tenant": "acme" } }),
+                    json!({ "filter": { "tenant": "acme" }, "dry_run": true }),
+                    json!({ "filter": {}, "subscription": made.id }),
+                ],
+                "discardDeadLetters" => {
+                    vec![json!({ "ids": [letter] }), json!({ "filter": { "tenant": "acme" } })]
+                }
+                _ => vec![Value::Null],
+            };
+            let path = path.replace("{id}", id);
+            let path =
+                if method == "get" && !path.contains(id) { format!("{path}?tenant=acme") } else { path };
+            for body in bodies {
+                let mut request = ask(serve.port, &method.to_uppercase(), &path).key(&bolt);
+                if !body.is_null() {
+                    request = request.json(&body);
+                }
+                let answer = request.send().await;
+                assert!([403, 404].contains(&answer.status), "{name} with {body}: {answer:?}");
+                assert!(!answer.body.contains(&receiver.url("/x")), "{answer:?}");
+            }
+            tried.insert(name);
+        }
+    }
+    assert!(tried.len() >= 13, "{tried:?}");
+    // As lines too; and what names nobody's tenant shows nothing of others.
+    let line = event("evt_2", "acme", "a.b");
+    ask(serve.port, "POST", "/v1/events")
+        .key(&bolt)
+        .body("application/x-ndjson", &line)
+        .send()
+        .await
+        .problem(403);
+    for list in [SUBSCRIPTIONS, "/v1/dead-letters", "/v1/dead-letters?state=all"] {
+        assert_eq!(ask(serve.port, "GET", list).key(&bolt).send().await.is(200)["data"], json!([]), "{list}");
+    }
+    let audit = ask(serve.port, "GET", "/v1/audit").key(&bolt).send().await.is(200);
+    let lines = audit["data"].as_array().unwrap();
+    assert!(lines.iter().all(|line| line["tenant"] == "bolt" && line["actor"] == "operator"), "{audit}");
+    let every = json!({ "filter": {} });
+    for action in ["replay", "discard"] {
+        let done = ask(serve.port, "POST", &format!("/v1/dead-letters/{action}"))
+            .key(&bolt)
+            .json(&every)
+            .send()
+            .await;
+        assert_eq!(done.is(200)["matched"], 0);
+    }
+    // Nothing was sent, changed or decided.
+    assert_eq!(receiver.count(), hits);
+    assert_eq!(app.json(&["dead", "list"]).await.len(), 1);
+    assert_eq!(app.json(&["subscription", "list"]).await.len(), 1);
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_key_stands_for_its_tenant() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(204)).await;
+    let acme = key(&app, &["--tenant", "acme"]).await;
+    let serve = app.serve("all").await;
+    let mut document = subscription("acme", &receiver.url("/x"));
+    document.as_object_mut().unwrap().remove("tenant");
+    let made = ask(serve.port, "POST", SUBSCRIPTIONS)
+        .key(&acme)
+        .header("prefer", "wait")
+        .json(&document)
+        .send()
+        .await
+        .is(201);
+    assert_eq!(made["tenant"], "acme");
+    let body = br#"{"id":"evt_1","type":"a.b","data":[1.00]}"#;
+    let published =
+        ask(serve.port, "POST", "/v1/events").key(&acme).body("application/json", body).send().await;
+    published.is(202);
+    let hit = receiver.wait_for(1, 10).await.remove(0);
+    assert!(String::from_utf8_lossy(&hit.body).ends_with(r#""tenant":"acme","data":[1.00]}"#), "{hit:?}");
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_only_this_machine_may_ask() {
+    let mut app = App::new();
+    let serve = app.serve("api").await;
+    let get = || ask(serve.port, "GET", SUBSCRIPTIONS);
+    get().send().await.is(200);
+    get().header("host", "evil.example").send().await.problem(403);
+    get().header("origin", "https://evil.example").send().await.problem(403);
+    get().key("made-up").send().await.problem(401);
+    // The first key closes the door to those who have none, and so it stays when it is revoked.
+    let first = key(&app, &[]).await;
+    eventually("the door is closed", 10, async || get().send().await.status == 401).await;
+    get().key(&first).send().await.is(200);
+    app.ok(&["key", "revoke", &first[..16]]).await;
+    eventually("the key has ended", 10, async || get().key(&first).send().await.status == 401).await;
+    get().send().await.problem(401);
+    serve.stop().await;
+
+    app.set("API__KEYS", "an-operators-key-of-the-configuration");
+    let serve = app.serve("api").await;
+    ask(serve.port, "GET", SUBSCRIPTIONS).key("an-operators-key-of-the-configuration").send().await.is(200);
+    ask(serve.port, "GET", SUBSCRIPTIONS)
+        .key("an-operators-key-of-the-configuratioN")
+        .send()
+        .await
+        .problem(401);
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_loopback_nothing_is_served_until_there_is_a_key() {
+    let app = App::new();
+    app.migrate().await;
+    let port = crate::support::free_port();
+    let mut child = app
+        .command(&["serve", "--role", "api"])
+        .env("PAPERBOY__API__LISTEN", format!("0.0.0.0:{port}"))
+        .spawn()
+        .unwrap();
+    eventually("it listens", 30, async || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
+    let get = || ask(port, "GET", SUBSCRIPTIONS);
+    let problem = get().send().await.problem(403);
+    assert!(problem["hint"].as_str().unwrap().contains("paperboy key create"));
+    let made = key(&app, &[]).await;
+    eventually("the key is known", 10, async || get().key(&made).send().await.status == 200).await;
+    get().send().await.problem(401);
+    child.kill().await.unwrap();
+}
+
+// ---- the audit -------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_leaves_a_line_that_says_who_and_holds_no_secret() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let operator = key(&app, &["--name", "deploy"]).await;
+    let serve = app.serve("all").await;
+    let port = serve.port;
+    let mut document = subscription("acme", &receiver.url("/x"));
+    document["auth"] = json!({ "kind": "bearer", "token": "canary-token" });
+    document["retry"] = json!({ "kind": "none" });
+    let made = ask(port, "POST", SUBSCRIPTIONS)
+        .key(&operator)
+        .header("prefer", "wait")
+        .json(&document)
+        .send()
+        .await
+        .is(201);
+    let id = id_of(&made);
+    let patch = json!({ "name": "ERP", "auth": { "kind": "bearer", "token": "canary-2" } });
+    ask(port, "PATCH", &one(&id)).key(&operator).json(&patch).send().await.is(200);
+    let rotated = app.json(&["subscription", "rotate-secret", &id]).await.remove(0);
+    app.amqp().await.publish("a.b", &event("evt_1", "acme", "a.b"), lapin::BasicProperties::default()).await;
+    let letter = id_of(&app.wait_for_dead(1, 20).await[0]);
+    app.ok(&["dead", "discard", &letter, "--yes"]).await;
+    app.ok(&["subscription", "disable", &id]).await;
+    ask(port, "POST", "/v1/dead-letters/replay")
+        .key(&operator)
+        .json(&json!({ "ids": [letter] }))
+        .send()
+        .await
+        .is(200);
+    ask(port, "DELETE", &one(&id)).key(&operator).send().await.is(204);
+
+    let lines = app.json(&["audit", "list", "--since", "1h"]).await;
+    let told: Vec<(String, bool)> = lines
+        .iter()
+        .rev()
+        .map(|line| {
+            let by_key = line["actor"] == format!("operator:{}", &operator[..16]);
+            assert!(by_key || line["actor"].as_str().unwrap().starts_with("cli:"), "{line}");
+            (line["action"].as_str().unwrap().to_owned(), by_key)
+        })
+        .collect();
+    let expected = [
+        ("key.create", false),
+        ("subscription.create", true),
+        ("subscription.change", true),
+        ("subscription.rotate_secret", false),
+        ("dead_letter.discard", false),
+        ("subscription.disable", false),
+        ("dead_letter.replay", true),
+        ("subscription.remove", true),
+    ];
+    assert_eq!(told, expected.map(|(action, by_key)| (action.to_owned(), by_key)));
+    let change = lines.iter().find(|line| line["action"] == "subscription.change").unwrap();
+    assert_eq!((&change["detail"]["fields"], &change["object"]), (&json!(["auth", "name"]), &json!(id)));
+    let text = json!(lines).to_string();
+    for secret in ["canary", made["secret"].as_str().unwrap(), rotated["secret"].as_str().unwrap()] {
+        assert!(!text.contains(secret));
+    }
+    assert_eq!(app.json(&["audit", "list", "--tenant", "acme"]).await.len(), 7);
+    assert_eq!(app.json(&["audit", "list", "--limit", "2"]).await.len(), 2);
+    let page =
+        ask(port, "GET", &format!("/v1/audit?object={id}&limit=2")).key(&operator).send().await.is(200);
+    assert_eq!((page["data"].as_array().unwrap().len(), page["next_cursor"].is_string()), (2, true));
+    serve.stop().await;
+}
+
+// ---- limits and forms ------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_is_refused_by_its_own_status() {
+    let mut app = App::new();
+    app.set("LIMITS__EVENT_BYTES_MAX", "1024");
+    app.set("LIMITS__BODY_BYTES_MAX", "4096");
+    let serve = app.serve("api").await;
+    let port = serve.port;
+    ask(port, "GET", "/v1").send().await.problem(404);
+    ask(port, "GET", "/v2/x").send().await.problem(404);
+    let wrong = ask(port, "DELETE", "/v1/events").send().await;
+    wrong.problem(405);
+    assert_eq!(wrong.header("allow"), "POST");
+    for method in ["TRACE", "OPTIONS", "BREW"] {
+        ask(port, method, SUBSCRIPTIONS).send().await.problem(405);
+    }
+    ask(port, "GET", SUBSCRIPTIONS).header("accept", "text/html").send().await.problem(406);
+    let large = vec![b' '; 5000];
+    ask(port, "POST", "/v1/events").body("application/json", &large).send().await.problem(413);
+    ask(port, "POST", "/v1/events").body("application/x-ndjson", &large).send().await.problem(413);
+    ask(port, "POST", "/v1/events").body("application/json", &large[..1025]).send().await.problem(413);
+    let form = ask(port, "POST", "/v1/events").body("application/x-www-form-urlencoded", b"a=b").send().await;
+    assert!(form.problem(415)["hint"].as_str().unwrap().contains("application/json"));
+    ask(port, "POST", SUBSCRIPTIONS).send().await.problem(415);
+    ask(port, "GET", "/v1/../healthz").send().await.problem(404);
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_too_often_is_told_when_to_come_back() {
+    let mut app = App::new();
+    app.set("LIMITS__REQUESTS_PER_S", "1");
+    let keys = [key(&app, &[]).await, key(&app, &[]).await];
+    let serve = app.serve("api").await;
+    let get = async |key: &str| ask(serve.port, "GET", SUBSCRIPTIONS).key(key).send().await;
+    let all = futures_util::future::join_all((0..8).map(|_| get(&keys[0]))).await;
+    let refused: Vec<_> = all.iter().filter(|answer| answer.status == 429).collect();
+    assert!(!refused.is_empty() && all.iter().any(|answer| answer.status == 200));
+    refused[0].problem(429);
+    assert!(refused[0].header("retry-after").parse::<u32>().unwrap() >= 1);
+    get(&keys[1]).await.is(200);
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_or_a_body_that_never_ends_loses_its_connection() {
+    let mut app = App::new();
+    app.set("API__HEADER_TIMEOUT_S", "1");
+    app.set("API__TIMEOUT_S", "1");
+    let serve = app.serve("api").await;
+    for begun in [
+        "GET /v1/subscriptions HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+        "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+        // Idle after an answer.
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", serve.port)).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let ended =
+            tokio::time::timeout(std::time::Duration::from_secs(30), stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{begun:?} keeps its connection");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(!begun.starts_with("POST") || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_hold_no_more_bytes_than_is_allowed_however_slowly_they_come() {
+    let mut app = App::new();
+    app.set("LIMITS__BODIES_BYTES_MAX", "1048576");
+    let serve = app.serve("api").await;
+    let probe = async || {
+        let body = format!("{{\"data\":\"{}\"}}", "x".repeat(120_000));
+        ask(serve.port, "POST", "/v1/events").body("application/json", body.as_bytes()).send().await
+    };
+    probe().await.problem(422);
+    let head = "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 400000\r\n\r\n";
+    // Of those that come together some may be refused and leave room: so one more each time.
+    let begun = tokio::sync::Mutex::new(Vec::new());
+    let is_full = async || {
+        let mut stream = TcpStream::connect(("127.0.0.1", serve.port)).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; 100_000]).await.unwrap();
+        begun.lock().await.push(stream);
+        probe().await.status == 503
+    };
+    eventually("there is no room", 20, is_full).await;
+    drop(begun);
+    eventually("there is room again", 20, async || probe().await.status == 422).await;
+    serve.stop().await;
+}
+
+// ---- the command line over the API -----------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_over_the_api_do_what_they_do_here() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let acme = key(&app, &["--tenant", "acme"]).await;
+    let serve = app.serve("all").await;
+    let url = format!("http://127.0.0.1:{}", serve.port);
+    // Far from the store: another folder, no settings but the address and the key.
+    let far = App::new();
+    let run = async |arguments: &[&str], input: &str| {
+        let mut command = far.command(arguments);
+        command.env_clear().env("PAPERBOY_API", &url).env("PAPERBOY_API_KEY", &acme);
+        command
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes()).await;
+        child.wait_with_output().await.unwrap()
+    };
+    let json = async |arguments: &[&str], input: &str| -> Vec<Value> {
+        let output = run(&[arguments, &["--json"]].concat(), input).await;
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let mut document = subscription("acme", &receiver.url("/x"));
+    document["retry"] = json!({ "kind": "none" });
+    let made = json(&["subscription", "add", "--file", "-"], &document.to_string()).await.remove(0);
+    let id = id_of(&made);
+    assert!(made["secret"].as_str().unwrap().starts_with("whsec_"));
+    json(&["subscription", "update", &id, "--name", "ERP"], "").await;
+    assert_eq!(json(&["subscription", "show", &id], "").await[0]["name"], "ERP");
+    assert_eq!(json(&["subscription", "list"], "").await.len(), 1);
+    let rotated = json(&["subscription", "rotate-secret", &id], "").await;
+    assert!(rotated[0]["secret"].is_string());
+    let tested = run(&["subscription", "test", &id], "").await;
+    assert_eq!(tested.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&tested.stdout).contains("< status 500"));
+
+    let events = "{\"id\":\"evt_1\",\"type\":\"a.b\"}\n{\"id\":\"evt_2\",\n\"type\":\"a.b\"}\n{\"id\":\"evt_3\",\"type\":\"a.b\"}";
+    let published = json(&["publish", "-"], events).await;
+    assert_eq!(published.len(), 3);
+    app.wait_for_dead(3, 20).await;
+    let dead = json(&["dead", "list", "--limit", "2"], "").await;
+    assert_eq!(dead.len(), 2);
+    assert_eq!(json(&["dead", "show", &id_of(&dead[0])], "").await[0]["tenant"], "acme");
+    receiver.change(|_| Reply::status(204));
+    assert_eq!(json(&["dead", "replay", &id_of(&dead[0])], "").await[0]["status"], "replayed");
+    assert_eq!(json(&["dead", "discard", "--all", "--yes"], "").await[0]["discarded"], 2);
+    json(&["subscription", "disable", &id], "").await;
+    json(&["subscription", "remove", &id, "--yes"], "").await;
+    assert!(app.json(&["subscription", "list"]).await.is_empty());
+
+    let told =
+        |output: std::process::Output| (output.status.code(), String::from_utf8(output.stderr).unwrap());
+    let (code, error) = told(run(&["subscription", "show", &id], "").await);
+    assert!(code == Some(1) && error.contains("there is no subscription"), "{error}");
+    let bad = json!({ "events": ["a..b"], "request": { "url": "ftp://x" } }).to_string();
+    let (code, error) = told(run(&["subscription", "add", "--file", "-"], &bad).await);
+    assert!(code == Some(2) && error.contains("`events[0]`") && error.contains("`request.url`"), "{error}");
+    let (code, error) = told(run(&["subscription", "import", "x"], "").await);
+    assert!(code == Some(2) && error.contains("does not go over the API"), "{error}");
+    let (code, error) = told(run(&["store", "status", "--api", &url], "").await);
+    assert!(code == Some(2) && error.contains("`--api` is for"), "{error}");
+    serve.stop().await;
+    let (code, error) = told(run(&["dead", "list"], "").await);
+    assert!(code == Some(1) && error.contains("cannot be asked"), "{error}");
+}
+
+// ---- the document ----------------------------------------------------------------------------------
+
+/// Every example of the OpenAPI document is good for what it stands at.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_the_document_work() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(204)).await;
+    let serve = app.serve("api").await;
+    let made = app.subscribe(subscription("acme", &receiver.url("/x"))).await;
+    let openapi = ask(serve.port, "GET", "/openapi.json").send().await.is(200);
+    let committed =
+        std::fs::read_to_string(crate::support::document::root().join("docs/openapi.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&committed).unwrap(), openapi);
+    let mut count = 0;
+    for (path, methods) in openapi["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            for (media_type, content) in operation["requestBody"]["content"].as_object().into_iter().flatten()
+            {
+                for (name, example) in content["examples"].as_object().into_iter().flatten() {
+                    let value = &example["value"];
+                    let body = value.as_str().map_or(value.to_string(), str::to_owned);
+                    let path = path.replace("{id}", &made.id);
+                    let answer = ask(serve.port, &method.to_uppercase(), &path)
+                        .body(media_type, body.as_bytes())
+                        .send()
+                        .await;
+                    let replaces_url = operation["operationId"] == "testSubscription";
+                    assert!((200..300).contains(&answer.status) || replaces_url, "{path} {name}: {answer:?}");
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count >= 10, "{count} examples");
+    serve.stop().await;
+}
