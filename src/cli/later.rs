@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::Failure;
 
-const LATER: [&str; 7] = ["deliveries", "batch", "doctor", "key", "preset", "source", "audit"];
+const LATER: [&str; 6] = ["deliveries", "batch", "doctor", "key", "source", "audit"];
 
 /// What to say to a first word that is no command.
 pub(super) fn refuse(words: &[OsString]) -> Failure {

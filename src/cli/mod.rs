@@ -19,10 +19,12 @@ mod later;
 mod listen;
 mod log;
 mod output;
+mod preset;
 mod publish;
 mod receiver;
 mod serve;
 mod services;
+mod shelf;
 mod stage;
 mod status;
 mod store;
@@ -79,6 +81,9 @@ enum Command {
     /// Who wants which events, and how
     #[command(subcommand)]
     Subscription(subscription::Command),
+    /// Platforms whose webhooks Paperboy sends as they do
+    #[command(subcommand)]
+    Preset(preset::Command),
     /// What was given up: look, replay, discard
     #[command(subcommand)]
     Dead(dead::Command),
@@ -157,6 +162,7 @@ impl Command {
             Command::Dead(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
+            Command::Preset(command) => command.run(&common),
             Command::Status(status) => Box::pin(status.run(&common)).await,
             Command::Topology(command) => Box::pin(command.run(&common)).await,
             Command::Listen(listen) => Box::pin(listen.run(&common)).await,

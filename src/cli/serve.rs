@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::heartbeat::Pulse;
+use super::shelf::RedisShelf;
 use super::{Common, Failure, log, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::Queue;
@@ -116,8 +117,12 @@ impl Process {
             refresh: config.cache.refresh(),
             max_stale: Duration::from_secs(config.cache.max_stale_s.into()),
         };
+        let mut sender = services::sender(config)?;
+        if let Some(redis) = &redis {
+            sender = sender.sharing_tokens(Arc::new(RedisShelf::new(redis.clone(), key.clone())));
+        }
+        let sender = Arc::new(sender);
         let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), key, freshness));
-        let sender = Arc::new(services::sender(config)?);
         let metrics = PrometheusBuilder::new()
             .install_recorder()
             .map_err(|error| Failure::world(format!("metrics cannot be kept: {error}")))?;

@@ -4,6 +4,7 @@
 //! whatever it needs of those arrives as an argument.
 
 pub mod auth;
+pub mod body;
 pub mod delay;
 pub mod event;
 pub mod fault;
@@ -14,6 +15,7 @@ pub mod name;
 pub mod outcome;
 pub mod placeholder;
 pub mod pointer;
+pub mod preset;
 pub mod request;
 pub mod retry;
 pub mod seal;

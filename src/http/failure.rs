@@ -6,7 +6,7 @@ use super::{guard::Denied, resolver::LookupError};
 use crate::domain::statuses::Class;
 
 /// Why no answer came. The text never holds the URL, which can hold secrets.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) class: Class,
     pub(super) text: String,

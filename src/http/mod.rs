@@ -11,6 +11,7 @@ pub mod guard;
 mod resolver;
 pub mod rule;
 pub mod sender;
+pub mod tokens;
 
 use std::future::Future;
 

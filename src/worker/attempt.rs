@@ -54,6 +54,11 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             report::attempted(subscription, &tags, &outcome, &answer, &Verdict::Done);
             return Step::Done(Ending::Delivered);
         }
+        if subscription.is_interactive(event) {
+            // Whoever waited for this has gone on: another attempt would come too late.
+            report::attempted(subscription, &tags, &outcome, &answer, &Verdict::Done);
+            return Step::Done(Ending::Answered);
+        }
         note(&mut tags, started_ms, &seen(&answer), answer.elapsed_ms);
         let verdict = retry::decide(&subscription.retry, tags.attempt, &outcome, clock::chance());
         report::attempted(subscription, &tags, &outcome, &answer, &verdict);

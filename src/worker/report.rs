@@ -32,6 +32,10 @@ pub(super) fn attempted(
     metrics::histogram!("paperboy_attempt_seconds").record(ms as f64 / 1000.0);
     let subscription = &subscription.id;
     match verdict {
+        Verdict::Done if !matches!(outcome, Outcome::Delivered { .. }) => {
+            info!(event.id = id, %subscription, ms, outcome = what, seen = %outcome.seen(),
+                "interactive event `{id}` was not taken and is not sent again");
+        }
         Verdict::Done => {
             // The story of a healthy day is the metric; a line for each would cost more than the delivery.
             debug!(event.id = id, %subscription, attempt, ms, "delivered event `{id}`");

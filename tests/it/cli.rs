@@ -236,7 +236,6 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
         &["batch", "list"],
         &["doctor"],
         &["key", "create", "--tenant", "acme"],
-        &["preset", "list"],
         &["source", "test"],
         &["audit", "list"],
         &["subscription", "apply", "subscriptions.toml"],

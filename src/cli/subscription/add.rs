@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::documents::{self, Faults, New};
 use super::fields::Fields;
-use super::{addresses, save};
+use super::{addresses, place, save};
 use crate::cli::failure::Problem;
 use crate::cli::{Common, Failure, output};
 use crate::config::Config;
@@ -49,6 +49,7 @@ impl Add {
             new.extend(faults.keep(place + 1, New::complete(document, &now)?));
         }
         faults.into_failure()?;
+        place::refuse_second(store, new.iter().map(|new| &new.spec)).await?;
         addresses::warn(config, new.iter().map(|new| &new.spec));
         let added = new.iter().map(|new| new.spec.clone()).collect();
         save::all(config, store, added, Vec::new(), !self.no_wait).await?;

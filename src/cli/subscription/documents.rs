@@ -65,8 +65,8 @@ impl New {
             Ok(spec) => spec,
             Err(faults) => return Ok(Err(faults)),
         };
-        let secret = spec.complete(SubscriptionId::from_random(random()?), now, random()?);
-        Ok(spec.check().map(|_| New { spec, secret }))
+        let made = spec.complete(SubscriptionId::from_random(random()?), now, random()?);
+        Ok(made.and_then(|secret| spec.check().map(|_| New { spec, secret })))
     }
 }
 

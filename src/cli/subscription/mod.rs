@@ -6,6 +6,8 @@ mod documents;
 mod fields;
 mod import;
 mod list;
+mod place;
+mod platform;
 mod remove;
 mod rotate;
 mod save;

@@ -117,6 +117,7 @@ fn post(url: impl AsRef<str>) -> Request {
         headers: vec![("content-type".into(), "application/json".into()), ("x-env".into(), "live".into())],
         body: Bytes::from_static(b"{\"a\":1}"),
         timeout: Duration::from_secs(5),
+        token: None,
     }
 }
 
