@@ -281,7 +281,6 @@ impl Process {
             wait_age_max: Duration::from_secs(self.config.delivery.wait_age_max_s.into()),
             grace: Duration::from_secs(self.config.delivery.grace_s.into()),
             publish_patience: Duration::from_secs(600),
-            user_agent: concat!("paperboy/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
         let worker = Arc::new(Worker::new(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::BASE32_NOPAD;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -21,13 +22,24 @@ use crate::domain::template::TemplateError;
 /// The longest `traceparent` that is passed on; version 00 has 55 bytes (W3C Trace Context §3.2).
 const TRACEPARENT_BYTES_MAX: usize = 64;
 
+/// What receivers see as `user-agent`.
+pub const USER_AGENT: &str = concat!("paperboy/", env!("CARGO_PKG_VERSION"));
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const ATTEMPT: HeaderName = HeaderName::from_static("paperboy-attempt");
+const REPLAY: HeaderName = HeaderName::from_static("paperboy-replay");
+const TEST: HeaderName = HeaderName::from_static("paperboy-test");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The most headers that an attempt adds to those that are the same in all of them.
+const ADDED_MAX: usize = 8;
+
 /// What is sent to a receiver.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     pub method: Method,
     pub url: Url,
-    /// Names and values that are known to be sendable; no name is given twice.
-    pub headers: Vec<(String, String)>,
+    /// Every value that may be a secret is marked as sensitive.
+    pub headers: HeaderMap,
     /// The bytes that were signed.
     pub body: Bytes,
     /// Until the head of the answer is there.
@@ -39,7 +51,7 @@ pub struct Request {
 /// Shows where it goes and how long the body is; paths, header values and bodies may hold secrets.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
         f.debug_struct("Request")
             .field("method", &self.method.as_str())
             .field("host", &self.url.host_str())
@@ -158,15 +170,39 @@ pub struct AttemptContext<'a> {
     pub replay: u32,
     /// Whether somebody only tries the subscription out; the receiver is told.
     pub is_test: bool,
-    /// `paperboy/<version>`.
-    pub user_agent: &'a str,
+}
+
+/// The headers that every request of a subscription carries alike, made once.
+#[derive(Clone, Debug)]
+pub struct ConstantHeaders {
+    all: HeaderMap,
+    /// Sent with a body only; `None` where the subscription names one of its own, which is always sent.
+    content_type: Option<HeaderValue>,
+}
+
+impl ConstantHeaders {
+    /// The defaults, and what takes their place or is added: the subscription's own headers and credentials.
+    ///
+    /// Names and values were checked when the subscription was made; what is no header is left out.
+    pub fn new<'a>(content_type: &str, own: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut all = HeaderMap::with_capacity(16);
+        all.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        for (name, value) in own {
+            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                all.insert(name, headers::owned(value.to_owned()));
+            }
+        }
+        let content_type = (!all.contains_key(header::CONTENT_TYPE))
+            .then(|| HeaderValue::from_str(content_type).ok())
+            .flatten();
+        ConstantHeaders { all, content_type }
+    }
 }
 
 /// Builds and signs the request of one attempt.
 ///
-/// Headers come in this order: defaults, the subscription's own, credentials, signatures. A header of the
-/// subscription or its credentials takes the place of the default of the same name; the names of all others
-/// were checked to differ when the subscription was made.
+/// A header of the subscription or its credentials takes the place of the default of the same name; the names of
+/// all others were checked to differ when the subscription was made.
 ///
 /// # Errors
 /// A [`BuildError`] when the event cannot fill the URL or the body.
@@ -181,29 +217,24 @@ pub fn build(
     let body = plan.body.bytes(event, raw, subscription.id.as_str())?;
     let id = webhook_id(&event.id);
 
-    let own: Vec<(&str, &str)> = subscription.constant_headers().collect();
-    let mut headers = Vec::with_capacity(own.len() + 12);
-    let mut default = |name: &str, value: &str| {
-        if !own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)) {
-            headers.push((name.to_owned(), value.to_owned()));
-        }
-    };
-    if !body.is_empty() {
-        default("content-type", &plan.content_type);
+    let constant = &subscription.constant_headers;
+    let mut headers = constant.all.clone();
+    headers.reserve(ADDED_MAX);
+    if let (false, Some(content_type)) = (body.is_empty(), &constant.content_type) {
+        headers.insert(header::CONTENT_TYPE, content_type.clone());
     }
-    default("user-agent", context.user_agent);
-    default("webhook-id", &id);
-    default("paperboy-attempt", &context.attempt.to_string());
+    // An id is visible ASCII, so it always is a value.
+    headers.insert(WEBHOOK_ID, HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("")));
+    headers.insert(ATTEMPT, HeaderValue::from(context.attempt));
     if context.replay > 0 {
-        default("paperboy-replay", &context.replay.to_string());
+        headers.insert(REPLAY, HeaderValue::from(context.replay));
     }
     if context.is_test {
-        default("paperboy-test", "1");
+        headers.insert(TEST, HeaderValue::from_static("1"));
     }
-    if let Some(traceparent) = context.traceparent.filter(|text| is_traceparent(text)) {
-        default("traceparent", traceparent);
+    if let Some(traceparent) = context.traceparent.and_then(traceparent) {
+        headers.entry(TRACEPARENT).or_insert(traceparent);
     }
-    headers.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
     for scheme in &subscription.signatures {
         scheme.sign(&id, context.now_unix_s, &body, &mut headers);
     }
@@ -224,8 +255,9 @@ pub fn webhook_id(id: &EventId) -> Cow<'_, str> {
 }
 
 /// A text from outside that can be sent on as it is; what is no header value is left out, never repaired.
-fn is_traceparent(text: &str) -> bool {
-    (1..=TRACEPARENT_BYTES_MAX).contains(&text.len()) && headers::is_value(text)
+fn traceparent(text: &str) -> Option<HeaderValue> {
+    let is_sound = (1..=TRACEPARENT_BYTES_MAX).contains(&text.len()) && headers::is_value(text);
+    is_sound.then(|| HeaderValue::from_str(text).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -246,7 +278,6 @@ mod tests {
         traceparent: None,
         replay: 0,
         is_test: false,
-        user_agent: "paperboy/0.1.0",
     };
 
     /// A subscription of which `changes` replace top-level members.
@@ -271,8 +302,12 @@ mod tests {
         built(&subscription(changes), EVENT, &FIRST).0
     }
 
+    /// All headers by name, in the alphabet's order.
     fn headers(request: &Request) -> Vec<(&str, &str)> {
-        request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+        let mut all: Vec<_> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        all.sort_unstable();
+        all
     }
 
     #[test]
@@ -284,9 +319,9 @@ mod tests {
             headers(&request),
             [
                 ("content-type", "application/json"),
-                ("user-agent", "paperboy/0.1.0"),
-                ("webhook-id", "msg_0003"),
                 ("paperboy-attempt", "1"),
+                ("user-agent", USER_AGENT),
+                ("webhook-id", "msg_0003"),
             ]
         );
         let body = std::str::from_utf8(&request.body).unwrap();
@@ -294,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_come_in_order_and_each_name_once() {
+    fn each_header_is_sent_once_and_own_ones_win() {
         let subscription = subscription(json!({
             "request": {"url": "https://h.example/x", "headers": {"User-Agent": "mine", "X-Env": "live"}},
             "auth": {"kind": "bearer", "token": "t"},
@@ -305,23 +340,24 @@ mod tests {
         }));
         let later = AttemptContext { attempt: 3, replay: 2, traceparent: Some("00-aa-bb-01"), ..FIRST };
         let (request, _) = built(&subscription, EVENT, &later);
-        let names: Vec<&str> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = headers(&request).iter().map(|(name, _)| *name).collect();
         assert_eq!(
             names,
             [
+                "authorization",
                 "content-type",
-                "webhook-id",
                 "paperboy-attempt",
                 "paperboy-replay",
                 "traceparent",
-                "User-Agent",
-                "X-Env",
-                "authorization",
-                "webhook-timestamp",
+                "user-agent",
+                "webhook-id",
                 "webhook-signature",
-                "X-Signature",
+                "webhook-timestamp",
+                "x-env",
+                "x-signature",
             ]
         );
+        assert!(headers(&request).contains(&("user-agent", "mine")));
         assert!(headers(&request).contains(&("paperboy-replay", "2")));
         assert!(headers(&request).contains(&("authorization", "Bearer t")));
         assert!(headers(&request).contains(&("webhook-timestamp", "1767323045")));
@@ -345,7 +381,7 @@ mod tests {
         }));
         assert_eq!(request.body, DATA);
         let signature = ("webhook-signature", "v1,gM9pI60CtRthMWTTDpwVdX68pf1IxUsvj9AXdjI62Ho=");
-        assert_eq!(headers(&request).last(), Some(&signature));
+        assert!(headers(&request).contains(&signature));
     }
 
     #[test]
@@ -372,12 +408,12 @@ mod tests {
         for method in ["GET", "DELETE"] {
             let request = request(json!({"request": {"url": "https://h.example/x", "method": method}}));
             assert_eq!((request.method.as_str(), request.body.len()), (method, 0));
-            assert_eq!(headers(&request)[0].0, "user-agent");
+            assert!(!request.headers.contains_key("content-type"));
         }
         for form in ["none", "data"] {
             let subscription = subscription(json!({"request": {"url": "https://h.example/x", "body": form}}));
             let (request, _) = built(&subscription, bare, &FIRST);
-            assert_eq!((request.body.len(), headers(&request)[0].0), (0, "user-agent"), "{form}");
+            assert_eq!((request.body.len(), request.headers.get("content-type")), (0, None), "{form}");
         }
     }
 
@@ -422,7 +458,7 @@ mod tests {
             "request": {"url": "https://h.example/canary?canary", "headers": {"X-Key": "canary"}},
             "auth": {"kind": "basic", "username": "u", "password": "canary"},
         }));
-        let shown = format!("{request:?}");
-        assert!(!shown.contains("canary") && shown.contains("X-Key"), "{shown}");
+        let shown = format!("{request:?} {:?}", request.headers);
+        assert!(!shown.contains("canary") && shown.contains("x-key"), "{shown}");
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::auth::Auth;
 use crate::domain::event::Event;
 use crate::domain::matching::Pattern;
 use crate::domain::name::{SubscriptionId, Tenant};
-use crate::domain::request::{BodyForm, Method};
+use crate::domain::request::{BodyForm, ConstantHeaders, Method};
 use crate::domain::retry::Retry;
 use crate::domain::secret::Secret;
 use crate::domain::signature::Scheme;
@@ -37,6 +37,8 @@ pub struct Subscription {
     pub scope: Vec<(String, Vec<String>)>,
     pub request: RequestPlan,
     pub auth: Auth,
+    /// The subscription's own headers and its credentials, with the defaults, ready to be sent.
+    pub constant_headers: ConstantHeaders,
     /// Empty: unsigned on purpose.
     pub signatures: Vec<Scheme>,
     /// What counts as delivered.
@@ -67,6 +69,14 @@ pub struct RequestPlan {
     pub timeout: Duration,
 }
 
+impl RequestPlan {
+    /// The subscription's own headers, then its credentials.
+    pub fn own_headers<'a>(&'a self, auth: &'a Auth) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.expose()));
+        own.chain(auth.as_header().map(|(name, value)| (name, value.expose())))
+    }
+}
+
 impl Subscription {
     /// Whether it wants this event; whether it is enabled is another question.
     pub fn matches(&self, event: &Event<'_>) -> bool {
@@ -81,12 +91,6 @@ impl Subscription {
     /// Whether this event is sent once and never again, whatever comes back.
     pub fn is_interactive(&self, event: &Event<'_>) -> bool {
         self.interactive.iter().any(|pattern| pattern.matches(event.kind.as_str()))
-    }
-
-    /// The headers that every request carries in the clear: its own, then its credentials.
-    pub fn constant_headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        let own = self.request.headers.iter().map(|(name, value)| (name.as_str(), value.expose()));
-        own.chain(self.auth.as_header().map(|(name, value)| (name, value.expose())))
     }
 }
 

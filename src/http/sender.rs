@@ -7,7 +7,7 @@ use std::{
 
 use reqwest::{
     Response, StatusCode,
-    header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use tracing::{debug, error};
 
@@ -22,7 +22,7 @@ use super::{
 use crate::domain::{
     auth::TokenRequest,
     outcome::{Answer, parse_retry_after},
-    request::Request,
+    request::{Method, Request},
     secret::Secret,
     statuses::{Class, Seen},
 };
@@ -128,7 +128,7 @@ impl Sender {
         let Some(client) = self.clients.of(&request.url) else {
             return Err(Failure::new(Class::Template, "the URL has no host or port"));
         };
-        let response = client.execute(outbound(request)?).await?;
+        let response = client.execute(outbound(request)).await?;
         self.check_connection(&response)?;
         Ok(response)
     }
@@ -172,7 +172,11 @@ impl Transport for Sender {
 }
 
 fn authorized(mut request: Request, token: &Secret) -> Request {
-    request.headers.push(("authorization".to_owned(), token.expose().to_owned()));
+    // Whoever read the token checked that it is a value.
+    if let Ok(mut value) = HeaderValue::from_str(token.expose()) {
+        value.set_sensitive(true);
+        request.headers.insert(AUTHORIZATION, value);
+    }
     request
 }
 
@@ -185,23 +189,18 @@ fn failed(failure: Failure, elapsed_ms: u64) -> Answer {
 }
 
 /// Translates a request; the body is the same memory.
-fn outbound(request: Request) -> Result<reqwest::Request, Failure> {
-    let unfit = |what: &str| Failure::new(Class::Template, format!("{what} cannot be sent over HTTP"));
-    let method =
-        reqwest::Method::from_bytes(request.method.as_str().as_bytes()).map_err(|_| unfit("the method"))?;
-    let mut headers = HeaderMap::with_capacity(request.headers.len());
-    for (name, value) in &request.headers {
-        let unfit = |_| unfit(&format!("the header `{}`", name.escape_debug()));
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|reason| unfit(reason.to_string()))?;
-        let mut value = HeaderValue::from_str(value).map_err(|reason| unfit(reason.to_string()))?;
-        // Keeps every value out of whatever prints headers for debugging.
-        value.set_sensitive(true);
-        headers.append(name, value);
-    }
+fn outbound(request: Request) -> reqwest::Request {
+    let method = match request.method {
+        Method::Post => reqwest::Method::POST,
+        Method::Put => reqwest::Method::PUT,
+        Method::Patch => reqwest::Method::PATCH,
+        Method::Get => reqwest::Method::GET,
+        Method::Delete => reqwest::Method::DELETE,
+    };
     let mut outbound = reqwest::Request::new(method, request.url);
-    *outbound.headers_mut() = headers;
+    *outbound.headers_mut() = request.headers;
     *outbound.body_mut() = Some(request.body.into());
-    Ok(outbound)
+    outbound
 }
 
 #[derive(PartialEq)]

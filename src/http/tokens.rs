@@ -25,7 +25,6 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 const LOGINS_MAX: u64 = 10_000;
 /// A login nobody asks for is forgotten after this.
 const IDLE: Duration = Duration::from_secs(3600);
-const USER_AGENT: &str = concat!("paperboy/", env!("CARGO_PKG_VERSION"));
 
 /// A place where processes share tokens. Whatever goes wrong there means "nothing there".
 pub trait Shelf: Send + Sync {
@@ -148,7 +147,7 @@ impl Tokens {
             return Ok(Token { value: shared.value, life });
         }
         let timeout = limit.saturating_duration_since(Instant::now());
-        let answer = call(login.request(USER_AGENT, timeout)).await;
+        let answer = call(login.request(timeout)).await;
         let token = answer.map_err(|failure| failed(format!("the login failed: {}", failure.text))).and_then(
             |answer| {
                 let read = if answer.is_cut {

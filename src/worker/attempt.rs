@@ -35,7 +35,6 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             traceparent: tags.traceparent.as_deref(),
             replay: tags.replay,
             is_test: false,
-            user_agent: &self.settings.user_agent,
         };
         let request = match request::build(subscription, event, &message.body, &context) {
             Ok(request) => request,

@@ -45,8 +45,6 @@ pub struct Settings {
     pub grace: Duration,
     /// How long an unconfirmed publish is tried before its source is handed back.
     pub publish_patience: Duration,
-    /// What receivers see as `user-agent`.
-    pub user_agent: String,
 }
 
 /// Delivers what it is given.

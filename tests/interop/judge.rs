@@ -99,7 +99,7 @@ impl Judge {
 }
 
 /// The folder in which `./test --interop` put the tools.
-fn tools() -> PathBuf {
+pub(super) fn tools() -> PathBuf {
     let folder = std::env::var_os("PAPERBOY_TEST_INTEROP_DIR")
         .expect("PAPERBOY_TEST_INTEROP_DIR is not set: run these tests with `./test --interop`");
     Path::new(&folder).to_owned()

@@ -16,6 +16,7 @@ mod docs;
 mod door;
 mod faults;
 mod ops;
+mod platform_documents;
 mod platform_snapshots;
 mod platforms;
 mod postgres;

@@ -15,14 +15,8 @@ use crate::support::document::root;
 
 /// A payload that no JSON library writes back unchanged.
 const DATA: &str = r#"{"id": "d1",  "total": 1290.50, "number": 12345678901234567890123, "text": "\u00e9 é", "a": 1, "a": 2}"#;
-const CONTEXT: AttemptContext<'_> = AttemptContext {
-    attempt: 1,
-    now_unix_s: 1_770_109_208,
-    traceparent: None,
-    replay: 0,
-    is_test: false,
-    user_agent: "paperboy/0",
-};
+const CONTEXT: AttemptContext<'_> =
+    AttemptContext { attempt: 1, now_unix_s: 1_770_109_208, traceparent: None, replay: 0, is_test: false };
 
 fn document(preset: &Preset) -> Value {
     let mut document = json!({
@@ -56,9 +50,14 @@ fn rendered(preset: &Preset) -> String {
         // The producer's bytes, in one piece; where they are lent member by member, what is between the braces.
         assert!(body.contains(DATA.trim_matches(['{', '}'])), "{kind}: {body}");
         writeln!(text, "=== {kind}\n{} {}", request.method.as_str(), request.url).unwrap();
-        for (name, value) in &request.headers {
-            writeln!(text, "{name}: {value}").unwrap();
-        }
+        let mut headers: Vec<String> = request
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        headers.retain(|line| !line.starts_with("user-agent: "));
+        headers.sort();
+        writeln!(text, "{}", headers.join("\n")).unwrap();
         writeln!(text, "\n{body}\n").unwrap();
     }
     text

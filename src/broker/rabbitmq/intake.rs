@@ -184,8 +184,12 @@ impl QueueLine {
         self.tell(None);
         info!("taking from `{}`, at most {} in hand", self.queue, self.prefetch);
         let (line, settled) = unbounded_channel();
-        let acknowledger =
-            self.settling.spawn(acknowledger::run(channel.clone(), self.topology.queue(self.queue), settled));
+        let acknowledger = self.settling.spawn(acknowledger::run(
+            channel.clone(),
+            self.topology.queue(self.queue),
+            self.prefetch,
+            settled,
+        ));
         self.earlier.push(line.downgrade());
         let end = self.forward(&channel, consumer, line).await;
         if matches!(end, End::Lost | End::Fault(_)) {

@@ -13,6 +13,7 @@ mod link;
 pub mod peek;
 mod publisher;
 mod returns;
+mod settlements;
 pub mod topology;
 
 use std::time::Duration;

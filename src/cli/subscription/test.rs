@@ -75,7 +75,6 @@ impl Test {
             traceparent: None,
             replay: 0,
             is_test: true,
-            user_agent: concat!("paperboy/", env!("CARGO_PKG_VERSION")),
         };
         let request = request::build(&subscription, &event, &body, &context).map_err(|error| {
             Failure::world(format!("the request cannot be built: {error}"))
@@ -184,13 +183,15 @@ impl<'a> Shown<'a> {
         request: &'a Request,
         answer: &'a Answer,
     ) -> Shown<'a> {
-        let hidden: Vec<&str> = subscription.constant_headers().map(|(name, _)| name).collect();
+        let own = || subscription.request.own_headers(&subscription.auth);
+        let is_hidden = |name: &str| own().any(|(own, _)| own.eq_ignore_ascii_case(name));
         let headers = request.headers.iter().map(|(name, value)| {
-            (name.as_str(), if hidden.contains(&name.as_str()) { MASK } else { value.as_str() })
+            let name = name.as_str();
+            (name, if is_hidden(name) { MASK } else { value.to_str().unwrap_or_default() })
         });
         // A receiver may send back what it was sent.
         let mut answer_body = start_of(&answer.excerpt);
-        let values = subscription.constant_headers().map(|(_, value)| value.to_owned());
+        let values = own().map(|(_, value)| value.to_owned());
         let secrets = spec.secrets().into_iter().map(|secret| secret.expose().to_owned());
         for secret in values.chain(secrets).filter(|secret| secret.len() >= HIDDEN_BYTES_MIN) {
             answer_body = answer_body.replace(&secret, MASK);

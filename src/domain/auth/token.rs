@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -14,7 +15,7 @@ use url::{Url, form_urlencoded};
 use crate::domain::fault::Fault;
 use crate::domain::headers;
 use crate::domain::pointer::{self, Pointer, Scalar};
-use crate::domain::request::{Method, Request};
+use crate::domain::request::{Method, Request, USER_AGENT};
 use crate::domain::secret::Secret;
 use crate::domain::template::UrlTemplate;
 
@@ -157,16 +158,20 @@ impl TokenRequest {
     }
 
     /// The request to send.
-    pub fn request(&self, user_agent: &str, timeout: Duration) -> Request {
-        let mut headers: Vec<(String, String)> =
-            self.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
-        for (name, value) in [("accept", "application/json"), ("user-agent", user_agent)] {
-            if !headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name)) {
-                headers.push((name.to_owned(), value.to_owned()));
+    pub fn request(&self, timeout: Duration) -> Request {
+        let mut all = HeaderMap::with_capacity(self.headers.len() + 2);
+        all.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        all.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        for (name, value) in &self.headers {
+            // Both were checked when the subscription was made.
+            let pair = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.expose()));
+            if let (Ok(name), Ok(mut value)) = pair {
+                value.set_sensitive(true);
+                all.insert(name, value);
             }
         }
         let body = Bytes::copy_from_slice(self.body.expose().as_bytes());
-        Request { method: self.method, url: self.url.clone(), headers, body, timeout, token: None }
+        Request { method: self.method, url: self.url.clone(), headers: all, body, timeout, token: None }
     }
 
     /// Reads a login's answer.
@@ -305,11 +310,7 @@ mod tests {
     }
 
     fn header<'a>(request: &'a Request, name: &str) -> &'a str {
-        request
-            .headers
-            .iter()
-            .find(|(given, _)| given.eq_ignore_ascii_case(name))
-            .map_or("", |(_, value)| value)
+        request.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     #[test]
@@ -320,19 +321,16 @@ mod tests {
         );
         let headers = vec![("Content-Type", &form)];
         let settings = Settings { url: LOGIN, headers, body: Some(&body), ..Settings::default() };
-        let request = TokenRequest::new(&settings).unwrap().request("paperboy/1", Duration::from_secs(1));
+        let request = TokenRequest::new(&settings).unwrap().request(Duration::from_secs(1));
         assert_eq!(request.body, "password=r%26t+%3D&username=root");
-        assert_eq!(
-            request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-type")).count(),
-            1
-        );
+        assert_eq!(header(&request, "content-type"), "application/x-www-form-urlencoded");
 
-        let json = login(r#"{"a":1}"#, None, None).request("paperboy/1", Duration::from_secs(1));
+        let json = login(r#"{"a":1}"#, None, None).request(Duration::from_secs(1));
         assert_eq!(
             (json.method, &json.body[..], header(&json, "content-type")),
             (Method::Post, &br#"{"a":1}"#[..], "application/json")
         );
-        let asked = login(r#"{"a":1}"#, Some("form"), None).request("paperboy/1", Duration::from_secs(1));
+        let asked = login(r#"{"a":1}"#, Some("form"), None).request(Duration::from_secs(1));
         assert_eq!(
             (&asked.body[..], header(&asked, "content-type")),
             (&b"a=1"[..], "application/x-www-form-urlencoded")

@@ -385,6 +385,13 @@ mod tests {
     }
 
     #[test]
+    fn ids_alone_are_a_template_without_data() {
+        let template = r#"{"event":"{name}","id":"{id}","document":"{document_id}","at":"{time.unix_s}"}"#;
+        let ids = r#"{"event":"document.processed","id":"evt_1","document":"d1","at":1770109207}"#;
+        assert_eq!(filled(template), ids);
+    }
+
+    #[test]
     fn names_are_texts_numbers_or_several_values() {
         let one =
             |name: Value| fill(r#"{"e":"{name}"}"#, json!({"document.processed": name}), EVENT).unwrap();

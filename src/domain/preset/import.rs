@@ -430,7 +430,7 @@ mod tests {
         let (spec, subscription) = complete(all.spec);
         assert_eq!(spec.events, ["document.processed", "document_predict"]);
         assert_eq!(subscription.request.url.to_string(), "http://localhost:3000/alfred/document_predict");
-        let headers: Vec<_> = subscription.constant_headers().collect();
+        let headers: Vec<_> = subscription.request.own_headers(&subscription.auth).collect();
         assert_eq!(headers, [("Authorization", "Bearer abcdefg1234567989")]);
         assert!(subscription.signatures.is_empty());
         let shown = answer(Preset::find("contractfit").unwrap(), &object, &spec);
@@ -487,8 +487,7 @@ mod tests {
         let all = imported("idexa", idexa()).unwrap();
         assert_eq!(all.not_taken, []);
         let (spec, subscription) = complete(all.spec);
-        let login =
-            subscription.auth.token_request().unwrap().request("p", std::time::Duration::from_secs(1));
+        let login = subscription.auth.token_request().unwrap().request(std::time::Duration::from_secs(1));
         assert_eq!(
             (login.url.as_str(), &login.body[..]),
             ("http://localhost:5000/login", &b"password=root&username=root"[..])
@@ -524,7 +523,12 @@ mod tests {
             ]
         );
         let (_, subscription) = complete(all.spec);
-        assert!(subscription.constant_headers().any(|header| header == ("Authorization", "Bearer eyJ0")));
+        assert!(
+            subscription
+                .request
+                .own_headers(&subscription.auth)
+                .any(|header| header == ("Authorization", "Bearer eyJ0"))
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fmt;
 
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 
@@ -42,14 +43,14 @@ pub struct Settings<'a> {
 /// The scheme with its key set up.
 #[derive(Clone)]
 pub struct HmacScheme {
-    header: String,
+    header: HeaderName,
     /// Boxed, because a prepared key is much larger than all the rest.
     key: Box<Key>,
     encoding: Encoding,
     prefix: String,
     content: Vec<Piece>,
-    timestamp_header: Option<String>,
-    id_header: Option<String>,
+    timestamp_header: Option<HeaderName>,
+    id_header: Option<HeaderName>,
 }
 
 impl HmacScheme {
@@ -64,23 +65,24 @@ impl HmacScheme {
         let content = parse_content(settings.content).map_err(&mut keep).ok();
         let newest = settings.secrets.first().map_or("", Secret::expose);
         let key = Key::new(settings.algorithm, newest.as_bytes()).map_err(&mut keep).ok();
-        match (encoding, content, key) {
-            (Some(encoding), Some(content), Some(key)) if faults.is_empty() => Ok(HmacScheme {
-                header: settings.header.to_owned(),
+        let name = |text: &str| HeaderName::from_bytes(text.as_bytes()).ok();
+        match (encoding, content, key, name(settings.header)) {
+            (Some(encoding), Some(content), Some(key), Some(header)) if faults.is_empty() => Ok(HmacScheme {
+                header,
                 key: Box::new(key),
                 encoding,
                 prefix: settings.prefix.to_owned(),
                 content,
-                timestamp_header: settings.timestamp_header.map(str::to_owned),
-                id_header: settings.id_header.map(str::to_owned),
+                timestamp_header: settings.timestamp_header.and_then(name),
+                id_header: settings.id_header.and_then(name),
             }),
             _ => Err(faults),
         }
     }
 
-    /// Appends the time and id headers, where wanted, and the signature.
-    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8], headers: &mut Vec<(String, String)>) {
-        let timestamp = timestamp.to_string();
+    /// Adds the time and id headers, where wanted, and the signature.
+    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8], added: &mut HeaderMap) {
+        let timestamp = HeaderValue::from(timestamp);
         let parts = self.content.iter().map(|piece| match piece {
             Piece::Text(text) => text.as_bytes(),
             Piece::Body => body,
@@ -88,15 +90,19 @@ impl HmacScheme {
             Piece::Id => id.as_bytes(),
         });
         let value = self.encoding.write(&self.prefix, &self.key.sign(parts));
-        headers.extend(self.timestamp_header.iter().map(|name| (name.clone(), timestamp.clone())));
-        headers.extend(self.id_header.iter().map(|name| (name.clone(), id.to_owned())));
-        headers.push((self.header.clone(), value));
+        if let Some(name) = &self.timestamp_header {
+            added.insert(name.clone(), timestamp);
+        }
+        if let Some(name) = &self.id_header {
+            added.insert(name.clone(), headers::owned(id.to_owned()));
+        }
+        added.insert(self.header.clone(), headers::owned(value));
     }
 
-    /// The names of the headers this scheme appends.
+    /// The names of the headers this scheme adds.
     pub fn header_names(&self) -> Vec<&str> {
         let optional = [&self.timestamp_header, &self.id_header].into_iter().flatten();
-        optional.chain([&self.header]).map(String::as_str).collect()
+        optional.chain([&self.header]).map(HeaderName::as_str).collect()
     }
 
     /// Whether the receiver needs the attempt's time to verify.
@@ -273,9 +279,10 @@ mod tests {
     }
 
     fn signed(settings: &Settings<'_>, id: &str, timestamp: i64, body: &str) -> Vec<(String, String)> {
-        let mut headers = Vec::new();
+        let mut headers = HeaderMap::new();
         HmacScheme::new(settings).unwrap().sign(id, timestamp, body.as_bytes(), &mut headers);
-        headers
+        let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+        headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
     }
 
     fn signature(settings: &Settings<'_>, body: &str) -> String {
@@ -306,7 +313,7 @@ mod tests {
         let new = Settings { prefix: "sha256=", ..settings("sha256", "{body}", &secrets) };
         assert_eq!(
             signed(&old, "id", 0, body),
-            [("X-Elis-Signature".to_owned(), "sha1=82673bc38c8eea236b04bad7fea3311a1e5b951c".to_owned())]
+            [("x-elis-signature".to_owned(), "sha1=82673bc38c8eea236b04bad7fea3311a1e5b951c".to_owned())]
         );
         assert_eq!(
             signature(&new, body),
@@ -327,13 +334,13 @@ mod tests {
         let body = r#"{"event_name":"book.verified","book_uuid":"6b1f2c7e-0f5b-4a53-9a1c-2f6f0a1d9e11"}"#;
         let headers = signed(&settings, id, 1_710_960_000, body);
         let expected = [
-            ("Webhook-Timestamp", "1710960000"),
-            ("Webhook-Request-Id", id),
-            ("Webhook-Signature", "8edc7ef4f2d4e8722e25662dce6297ca52d9b65809afb72b1fb436ef643075d5"),
+            ("webhook-timestamp", "1710960000"),
+            ("webhook-request-id", id),
+            ("webhook-signature", "8edc7ef4f2d4e8722e25662dce6297ca52d9b65809afb72b1fb436ef643075d5"),
         ];
         assert_eq!(headers, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let scheme = HmacScheme::new(&settings).unwrap();
-        assert_eq!(scheme.header_names(), ["Webhook-Timestamp", "Webhook-Request-Id", "Webhook-Signature"]);
+        assert_eq!(scheme.header_names(), ["webhook-timestamp", "webhook-request-id", "webhook-signature"]);
     }
 
     /// RFC 4231 §4.3 (test case 2) for the longer hashes, RFC 2202 §3 (case 2) for SHA-1.

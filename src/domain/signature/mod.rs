@@ -6,6 +6,8 @@
 pub mod hmac;
 pub mod standard;
 
+use http::HeaderMap;
+
 /// A prepared signature scheme. A new scheme is one file and one variant.
 #[derive(Clone, Debug)]
 pub enum Scheme {
@@ -14,18 +16,18 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// Appends this scheme's headers for one attempt.
+    /// Adds this scheme's headers for one attempt.
     ///
     /// `id` is the value of `webhook-id` (a default header of every delivery, so no scheme repeats it),
     /// `timestamp` is Unix seconds, `body` the bytes as sent.
-    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8], headers: &mut Vec<(String, String)>) {
+    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8], headers: &mut HeaderMap) {
         match self {
             Scheme::Standard(scheme) => scheme.sign(id, timestamp, body, headers),
             Scheme::Hmac(scheme) => scheme.sign(id, timestamp, body, headers),
         }
     }
 
-    /// The names of the headers that [`Scheme::sign`] appends, for finding clashes.
+    /// The names of the headers that [`Scheme::sign`] adds, for finding clashes.
     pub fn header_names(&self) -> Vec<&str> {
         match self {
             Scheme::Standard(_) => vec![standard::TIMESTAMP, standard::SIGNATURE],

@@ -8,10 +8,12 @@ use std::fmt;
 
 use data_encoding::BASE64;
 use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::domain::fault::Fault;
+use crate::domain::headers;
 use crate::domain::secret::Secret;
 
 /// The header with the attempt's time in Unix seconds.
@@ -23,6 +25,8 @@ pub const SECRET_PREFIX: &str = "whsec_";
 /// The most secrets that sign at once, so that a rotation cannot grow the header without end.
 pub const SECRETS_MAX: usize = 10;
 
+const TIMESTAMP_NAME: HeaderName = HeaderName::from_static(TIMESTAMP);
+const SIGNATURE_NAME: HeaderName = HeaderName::from_static(SIGNATURE);
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// `v1,`, 44 characters of base64 and a space.
 const ENTRY_BYTES: usize = 48;
@@ -86,11 +90,11 @@ impl Standard {
         Secret::new(text)
     }
 
-    /// Appends `webhook-timestamp` and `webhook-signature`.
-    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8], headers: &mut Vec<(String, String)>) {
+    /// Adds `webhook-timestamp` and `webhook-signature`.
+    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8], added: &mut HeaderMap) {
         let is_live = |key: &&Key| key.until_unix_s.is_none_or(|until_unix_s| timestamp < until_unix_s);
         let live = self.keys.iter().filter(is_live);
-        let timestamp = timestamp.to_string();
+        let timestamp = HeaderValue::from(timestamp);
         let mut signatures = String::with_capacity(self.keys.len() * ENTRY_BYTES);
         for key in live {
             let signature = key
@@ -98,15 +102,15 @@ impl Standard {
                 .clone()
                 .chain_update(id)
                 .chain_update(".")
-                .chain_update(&timestamp)
+                .chain_update(timestamp.as_bytes())
                 .chain_update(".")
                 .chain_update(body)
                 .finalize();
             signatures.push_str(if signatures.is_empty() { "v1," } else { " v1," });
             BASE64.encode_append(&signature.into_bytes(), &mut signatures);
         }
-        headers.push((TIMESTAMP.to_owned(), timestamp));
-        headers.push((SIGNATURE.to_owned(), signatures));
+        added.insert(TIMESTAMP_NAME, timestamp);
+        added.insert(SIGNATURE_NAME, headers::owned(signatures));
     }
 }
 
@@ -157,11 +161,11 @@ mod tests {
             .zip(retiring)
             .map(|(secret, (_, until_unix_s))| Retiring { secret, until_unix_s: *until_unix_s })
             .collect();
-        let mut headers = Vec::new();
+        let mut headers = HeaderMap::new();
         Standard::new(&secrets, &retiring).unwrap().sign(id, timestamp, body.as_bytes(), &mut headers);
-        assert_eq!(headers[0], (TIMESTAMP.to_owned(), timestamp.to_string()));
-        assert_eq!(headers[1].0, SIGNATURE);
-        headers.swap_remove(1).1
+        assert_eq!(headers[TIMESTAMP], timestamp.to_string());
+        assert_eq!(headers.len(), 2);
+        headers[SIGNATURE].to_str().unwrap().to_owned()
     }
 
     /// The vectors of the specification's own libraries.

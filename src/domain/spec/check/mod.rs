@@ -19,6 +19,7 @@ use crate::domain::auth::Auth;
 use crate::domain::fault::Fault;
 use crate::domain::matching::Pattern;
 use crate::domain::name::NameFault;
+use crate::domain::request::ConstantHeaders;
 use crate::domain::secret::MASK;
 use crate::domain::signature::Scheme;
 use crate::domain::subscription::{DisabledBy, Subscription};
@@ -65,6 +66,7 @@ impl SubscriptionSpec {
             return Err(faults.0);
         }
         let enabled = self.enabled.unwrap_or(true);
+        let constant_headers = ConstantHeaders::new(&request.content_type, request.own_headers(&auth));
         Ok(Subscription {
             id,
             tenant,
@@ -76,6 +78,7 @@ impl SubscriptionSpec {
             scope: self.scope.clone().into_iter().collect(),
             request,
             auth,
+            constant_headers,
             signatures: signatures.into_iter().map(|(_, scheme)| scheme).collect(),
             success,
             retry,
