@@ -6,11 +6,13 @@
 pub mod message;
 pub mod rabbitmq;
 pub mod receipt;
+pub mod windows;
 
 use std::fmt;
 
 pub use message::{Message, Original, Outgoing, Tags};
 pub use receipt::Receipt;
+pub use windows::Windows;
 
 /// A queue that somebody takes messages from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

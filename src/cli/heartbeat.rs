@@ -17,9 +17,13 @@ use super::Failure;
 use crate::api::Readiness;
 use crate::cache::redis::Redis;
 use crate::config::Role;
+use crate::domain::places;
+use crate::worker::Places;
 use crate::worker::balance::{Account, Balance, Ending};
 
 const EVERY: Duration = Duration::from_secs(2);
+/// Slow endpoints that one process tells of.
+const SLOW_SHOWN: usize = 10;
 const LIFE: Duration = Duration::from_secs(10);
 
 /// One process, as it last said.
@@ -41,6 +45,20 @@ pub(super) struct Heartbeat {
     pub(super) faults: Vec<String>,
     /// None in a process that delivers nothing.
     pub(super) balance: Option<Counts>,
+    /// The slow endpoints that hold most of its places.
+    #[serde(default)]
+    pub(super) slow: Vec<SlowEndpoint>,
+}
+
+/// An endpoint that answers slowly or not at all, as one process knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SlowEndpoint {
+    pub(super) subscription: String,
+    pub(super) tenant: String,
+    /// Messages in hand for it.
+    pub(super) held: usize,
+    /// What its answers take, lately; at most 1,000 are counted, none before the first.
+    pub(super) pace_ms: Option<u64>,
 }
 
 /// What a process took and what became of it, since its start.
@@ -51,6 +69,17 @@ pub(super) struct Counts {
     pub(super) settled: BTreeMap<String, u64>,
     pub(super) in_hand: u64,
     pub(super) given_back: u64,
+}
+
+impl From<places::SlowEndpoint> for SlowEndpoint {
+    fn from(slow: places::SlowEndpoint) -> SlowEndpoint {
+        SlowEndpoint {
+            subscription: slow.subscription.to_string(),
+            tenant: slow.tenant.to_string(),
+            held: slow.held,
+            pace_ms: slow.pace_ms,
+        }
+    }
 }
 
 impl Heartbeat {
@@ -103,18 +132,18 @@ pub(super) struct Pulse {
     redis: Redis,
     card: Heartbeat,
     readiness: Readiness,
-    balance: Option<Arc<Balance>>,
+    delivers: Option<(Arc<Balance>, Arc<Places>)>,
     stop: CancellationToken,
 }
 
 impl Pulse {
-    /// Of a process that starts now; `balance` where it delivers.
+    /// Of a process that starts now; with its balance and places where it delivers.
     pub(super) fn new(
         redis: Redis,
         role: Role,
         drains: bool,
         readiness: Readiness,
-        balance: Option<Arc<Balance>>,
+        delivers: Option<(Arc<Balance>, Arc<Places>)>,
         stop: CancellationToken,
     ) -> Result<Pulse, Failure> {
         let mut random = [0; 8];
@@ -131,8 +160,9 @@ impl Pulse {
             drains,
             faults: Vec::new(),
             balance: None,
+            slow: Vec::new(),
         };
-        Ok(Pulse { redis, card, readiness, balance, stop })
+        Ok(Pulse { redis, card, readiness, delivers, stop })
     }
 
     /// Takes the process off the board: it ends well and need not be waited for.
@@ -163,7 +193,10 @@ impl Pulse {
 
     async fn beat(&mut self) -> Result<(), RedisError> {
         self.card.at_ms = jiff::Timestamp::now().as_millisecond();
-        self.card.balance = self.balance.as_ref().map(|balance| balance.account().into());
+        if let Some((balance, places)) = &self.delivers {
+            self.card.balance = Some(balance.account().into());
+            self.card.slow = places.slowest(SLOW_SHOWN).into_iter().map(SlowEndpoint::from).collect();
+        }
         self.card.faults = match self.stop.is_cancelled() {
             true => vec!["stopping".to_owned()],
             false => {

@@ -13,6 +13,7 @@ mod completions;
 mod config;
 mod dead;
 mod demo;
+mod descriptors;
 mod failure;
 mod heartbeat;
 mod later;

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{Common, Failure, output};
-use crate::domain::preset::{Preset, Signer};
+use crate::domain::preset::{Preset, Signer, Take};
 use crate::domain::spec::RetrySpec;
 
 #[derive(Subcommand, Debug)]
@@ -110,10 +110,11 @@ fn show(common: &Common, name: &str) -> Result<(), Failure> {
     output::table(&["their event", "our types", "sent as", "delivery"], events.collect(), "no events");
     println!();
     let fields = preset.import.fields.iter().map(|field| {
-        let to = match (&field.to, &field.not_taken) {
-            (_, Some(reason)) => format!("not taken: {reason}"),
-            (Some(to), None) => to.clone(),
-            (None, None) => "-".to_owned(),
+        let to = match (&field.to, &field.not_taken, field.take) {
+            (_, Some(reason), _) => format!("not taken: {reason}"),
+            (Some(to), None, _) => to.clone(),
+            (None, None, Take::Events) => "events, interactive".to_owned(),
+            (None, None, _) => field.sets.keys().cloned().collect::<Vec<_>>().join(", "),
         };
         vec![field.name.clone(), to]
     });
@@ -130,7 +131,10 @@ fn schedule(retry: &RetrySpec) -> String {
     let attempts = retry.max_attempts.unwrap_or(1);
     match retry.kind.as_deref() {
         Some("exponential") => format!("{attempts} attempts, {}^n units", retry.base.unwrap_or(2)),
-        Some("fixed") => format!("{attempts} attempts, {} units apart", retry.delay_s.unwrap_or(1)),
+        Some("fixed") => {
+            let delay_s = retry.delay_s.unwrap_or(1);
+            format!("{attempts} attempts, {delay_s} unit{} apart", if delay_s == 1 { "" } else { "s" })
+        }
         Some(kind) => kind.to_owned(),
         None => "-".to_owned(),
     }

@@ -13,19 +13,20 @@ use tracing::{error, info, warn};
 
 use super::heartbeat::Pulse;
 use super::shelf::RedisShelf;
-use super::{Common, Failure, log, services};
+use super::{Common, Failure, descriptors, log, services};
 use crate::api::{self, Probe, Readiness};
-use crate::broker::Queue;
-use crate::broker::rabbitmq::{Intake, RabbitMq};
+use crate::broker::rabbitmq::{Intake, RabbitMq, Share};
+use crate::broker::{Queue, Windows};
 use crate::cache::directory::{CachedDirectory, Freshness};
 use crate::cache::redis::Redis;
 use crate::config::{self, Config, Role};
 use crate::http::Sender;
 use crate::worker::balance::Balance;
-use crate::worker::{self, Worker, drain};
+use crate::worker::{self, Places, Worker, drain};
 
 /// Room of the drain in each dead queue.
 const DRAIN_PREFETCH: u16 = 200;
+const DRAIN_BYTES_MAX: u64 = 64 << 20;
 
 /// Run: take events, deliver them, keep dead letters.
 #[derive(Args, Debug)]
@@ -64,7 +65,7 @@ impl Serve {
             return Err(Failure::usage("`--embedded` is not supported yet")
                 .hint("start RabbitMQ: `./deploy/local up`"));
         }
-        let config = common.load()?;
+        let mut config = common.load()?;
         let role = Role::from(self.role);
         let faults = config::check_role(&config, role);
         if !faults.is_empty() {
@@ -73,6 +74,15 @@ impl Serve {
         log::start(&config.log);
         for warning in config.warnings() {
             warn!("{warning}");
+        }
+        let files = descriptors::raise();
+        let places_max = descriptors::places_max(files);
+        if config.broker.prefetch > places_max {
+            warn!(
+                "only {files} files may be open: {places_max} messages are taken at once instead of `broker.prefetch` = {}; raise the limit (`ulimit -Hn`)",
+                config.broker.prefetch
+            );
+            config.broker.prefetch = places_max;
         }
         let stop = stop_on_signals()?;
         tokio::select! {
@@ -161,25 +171,23 @@ impl Process {
         tasks.spawn(keep_gate(conditions, gate, background.clone()));
 
         let balance = Arc::new(Balance::default());
-        let mut delivering = None;
+        let (mut delivering, mut delivering_now) = (None, None);
         if delivers {
-            let shares = self.config.broker.shares();
-            let queues = vec![
-                (Queue::Events, shares.events),
-                (Queue::Deliveries, shares.deliveries),
-                (Queue::Retries, shares.retries),
-            ];
-            let intake = self.broker.take(queues, gate_open, stop.clone())?;
+            let windows = Arc::new(Windows::default());
+            let places = Arc::new(Places::new(Arc::clone(&windows)));
+            delivering_now = Some((Arc::clone(&balance), Arc::clone(&places)));
+            let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
-            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance))));
+            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), places)));
         }
         let mut draining = None;
         if drains {
-            let queues = vec![(Queue::DeadDeliveries, DRAIN_PREFETCH), (Queue::DeadEvents, DRAIN_PREFETCH)];
+            let share = |queue| self.share(queue, DRAIN_PREFETCH, DRAIN_BYTES_MAX);
+            let shares = vec![share(Queue::DeadDeliveries), share(Queue::DeadEvents)];
             // Dead letters are kept whatever the publishing connection does, but never in a stranger's store.
             let (gate, gate_open) = watch::channel(false);
             tasks.spawn(keep_gate(vec![self.directory.fault()], gate, background.clone()));
-            let intake = self.broker.take(queues, gate_open, stop.clone())?;
+            let intake = self.broker.take(shares, Arc::default(), gate_open, stop.clone())?;
             probes.push(Probe { name: "drain", fault: intake.fault.clone() });
             let age = Duration::from_secs(u64::from(self.config.dead.retention_days) * 86_400);
             tasks.spawn(drain::forget_old(self.store.clone(), age, stop.clone()));
@@ -192,8 +200,8 @@ impl Process {
         let readiness = Readiness::new(probes);
         let mut farewell = None;
         if let Some(redis) = self.redis {
-            let balance = delivers.then_some(balance);
-            let pulse = Pulse::new(redis, self.role, drains, readiness.clone(), balance, stop.clone())?;
+            let pulse =
+                Pulse::new(redis, self.role, drains, readiness.clone(), delivering_now, stop.clone())?;
             farewell = Some(pulse.farewell());
             let until = background.clone();
             tasks.spawn(async move {
@@ -270,11 +278,30 @@ impl Process {
         }
     }
 
+    /// What the worker may hold of each queue.
+    fn shares(&self) -> Vec<Share> {
+        let shares = self.config.broker.shares();
+        let bytes_max = self.config.limits.in_hand_bytes_max;
+        // The bytes are shared out as the prefetch is.
+        let all = u64::from(shares.events + shares.deliveries + shares.retries);
+        let share = |queue, prefetch: u16| self.share(queue, prefetch, bytes_max * u64::from(prefetch) / all);
+        vec![
+            share(Queue::Events, shares.events),
+            share(Queue::Deliveries, shares.deliveries),
+            share(Queue::Retries, shares.retries),
+        ]
+    }
+
+    fn share(&self, queue: Queue, prefetch: u16, bytes_max: u64) -> Share {
+        Share { queue, prefetch, bytes_max, body_bytes_max: self.config.limits.event_bytes_max as u64 }
+    }
+
     /// The worker over this process's services, until its intake ends and everything taken is settled.
     fn deliver(
         &self,
         intake: Intake,
         balance: Arc<Balance>,
+        places: Arc<Places>,
     ) -> impl Future<Output = worker::Finish> + Send + use<> {
         let settings = worker::Settings {
             event_bytes_max: self.config.limits.event_bytes_max,
@@ -289,10 +316,11 @@ impl Process {
             Arc::clone(&self.sender),
             settings,
             Arc::clone(&balance),
+            Arc::clone(&places),
         ));
         let sender = Arc::clone(&self.sender);
         async move {
-            let gauge = tokio::spawn(publish_balance(balance));
+            let gauge = tokio::spawn(publish_gauges(balance, places));
             let finish = worker.run(intake.taken).await;
             // Ends once every receipt is told to the broker.
             let _ = intake.task.await;
@@ -348,10 +376,15 @@ async fn fold_samples(metrics: PrometheusHandle) {
     }
 }
 
-async fn publish_balance(balance: Arc<Balance>) {
+#[expect(clippy::cast_precision_loss, reason = "messages in hand are far below 2^52")]
+async fn publish_gauges(balance: Arc<Balance>, places: Arc<Places>) {
     loop {
-        #[expect(clippy::cast_precision_loss, reason = "messages in hand are far below 2^52")]
         metrics::gauge!("paperboy_in_hand").set(balance.account().in_hand as f64);
+        metrics::gauge!("paperboy_at_doors").set(places.at_doors() as f64);
+        for queue in [Queue::Events, Queue::Deliveries, Queue::Retries] {
+            metrics::gauge!("paperboy_held_by_slow", "queue" => queue.as_str())
+                .set(places.held_by_slow(queue) as f64);
+        }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -2,10 +2,12 @@
 
 mod warnings;
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::heartbeat::{self, Counts, Heartbeat};
+use super::heartbeat::{self, Counts, Heartbeat, SlowEndpoint};
 use super::{Common, Failure, output, services};
 use crate::broker::Queue;
 use crate::broker::rabbitmq::inspect::Depth;
@@ -118,6 +120,20 @@ impl Facts {
         Some(sum)
     }
 
+    /// Slow endpoints over all processes, most places first.
+    fn slow(&self) -> Vec<SlowEndpoint> {
+        let mut sum: BTreeMap<&str, SlowEndpoint> = BTreeMap::new();
+        for slow in self.heard().iter().flat_map(|process| &process.slow) {
+            let known =
+                sum.entry(&slow.subscription).or_insert_with(|| SlowEndpoint { held: 0, ..slow.clone() });
+            known.held += slow.held;
+            known.pace_ms = known.pace_ms.max(slow.pace_ms);
+        }
+        let mut slow: Vec<_> = sum.into_values().collect();
+        slow.sort_by_key(|slow| std::cmp::Reverse(slow.held));
+        slow
+    }
+
     fn waiting(&self) -> impl Iterator<Item = (u64, &str, u32)> {
         self.levels.iter().filter_map(|(wait_ms, level)| {
             let ready = level.depth?.ready;
@@ -170,6 +186,19 @@ impl Facts {
                 println!("settled: {}", settled.join(", "));
             }
         }
+        let slow = self.slow();
+        if !slow.is_empty() {
+            println!();
+            let row = |slow: &SlowEndpoint| {
+                let subscription = output::printable(&slow.subscription);
+                vec![subscription, output::printable(&slow.tenant), slow.held.to_string(), pace(slow.pace_ms)]
+            };
+            output::table(
+                &["slow endpoint", "tenant", "in hand", "answers in"],
+                slow.iter().map(row).collect(),
+                "",
+            );
+        }
         println!();
         match &self.store {
             Kept::There(store) => println!("open dead letters in the store: {}", store.dead_letters),
@@ -198,6 +227,7 @@ impl Facts {
                 Processes::NoRedis | Processes::Unknown(_) => Value::Null,
             },
             "balance": self.balance().as_ref().map(counts_json),
+            "slow_endpoints": self.slow(),
             "dead_letters_open": match &self.store {
                 Kept::There(store) => json!(store.dead_letters),
                 Kept::Missing | Kept::Unknown(_) => Value::Null,
@@ -265,6 +295,15 @@ fn counts_json(counts: &Counts) -> Value {
         "given_back": counts.given_back,
         "adds_up": counts.adds_up(),
     })
+}
+
+/// What answers take; nothing longer than a second is told apart.
+fn pace(ms: Option<u64>) -> String {
+    match ms {
+        None => "no answer yet".to_owned(),
+        Some(1000..) => "1 s or more".to_owned(),
+        Some(ms) => format!("{ms} ms"),
+    }
 }
 
 /// A wait as people say it; levels double, so most are no round number of minutes.

@@ -44,8 +44,10 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) -> Option<Conf
         drain: settings.flag("dead.drain"),
         retention_days: check.number("dead.retention_days", 1..=3_650),
     };
-    let limits =
-        LimitsConfig { event_bytes_max: check.number("limits.event_bytes_max", 1_024..=134_217_728) };
+    let limits = LimitsConfig {
+        event_bytes_max: check.number("limits.event_bytes_max", 1_024..=134_217_728),
+        in_hand_bytes_max: check.number("limits.in_hand_bytes_max", 1_048_576..=1_099_511_627_776),
+    };
     let egress = EgressConfig { allow: check.egress_allow(), insecure_tls: check.insecure_tls() };
     let filter = check.log_filter();
 
@@ -325,6 +327,7 @@ mod tests {
             ("delivery.wait_age_max_s", 1, 2_592_000),
             ("dead.retention_days", 1, 3_650),
             ("limits.event_bytes_max", 1_024, 134_217_728),
+            ("limits.in_hand_bytes_max", 1_048_576, 1_099_511_627_776),
         ] {
             for allowed in [low, high] {
                 assert!(with(key, &allowed.to_string()).is_ok(), "{key} = {allowed}");

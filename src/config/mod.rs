@@ -159,6 +159,8 @@ pub struct DeadConfig {
 #[derive(Debug, Clone)]
 pub struct LimitsConfig {
     pub event_bytes_max: usize,
+    /// Bytes of the bodies in hand at once, about.
+    pub in_hand_bytes_max: u64,
 }
 
 #[derive(Debug, Clone)]

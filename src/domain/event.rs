@@ -7,13 +7,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use jiff::civil::Date;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::domain::name::{EventId, EventType, NameFault, Tenant};
+use crate::domain::time;
 
 /// How deep a body may be nested, the event's own object included.
 ///
@@ -29,8 +29,10 @@ pub struct Hints<'a> {
     pub kind: Option<&'a str>,
     /// For `type` where AMQP `type` is absent.
     pub routing_key: Option<&'a str>,
-    /// RFC 3339, for `time`: what the caller resolved from `paperboy-time`, the AMQP timestamp or first arrival.
+    /// RFC 3339, for `time`: what the caller resolved from `paperboy-time` or the AMQP timestamp.
     pub time: Option<&'a str>,
+    /// For `time` where nothing else tells it: the first arrival, in Unix milliseconds.
+    pub arrived_ms: Option<i64>,
 }
 
 /// An event, borrowed from the message that brought it.
@@ -101,9 +103,11 @@ impl<'a> Event<'a> {
             .ok_or(missing("type", ", and neither AMQP `type` nor a routing key"))?;
         let tenant = fields.tenant.ok_or(missing("tenant", ""))?;
         let time = match fields.time {
-            Some(time) if is_rfc3339(&time) => time,
+            Some(time) if time::is_rfc3339(&time) => time,
             Some(_) => return Err(Unreadable::Time),
-            None => hint(hints.time).ok_or(missing("time", ""))?,
+            None => hint(hints.time)
+                .or_else(|| hints.arrived_ms.map(|ms| time::rfc3339(ms).into()))
+                .ok_or(missing("time", ""))?,
         };
         Ok(Event {
             id: EventId::parse(&id).map_err(|fault| Unreadable::Name { field: "id", fault })?,
@@ -208,6 +212,10 @@ fn check_text(body: &[u8]) -> Result<&str, Unreadable> {
 
 /// Says whether brackets outside of strings are nested deeper than `depth_max`.
 fn is_deeper_than(depth_max: u32, json: &[u8]) -> bool {
+    // Most bodies hold fewer brackets than that altogether, and counting them is many times quicker.
+    if json.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= depth_max as usize {
+        return false;
+    }
     let mut depth = 0_u32;
     let mut bytes = json.iter();
     while let Some(byte) = bytes.next() {
@@ -236,57 +244,6 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
             _ => {}
         }
     }
-}
-
-/// Checks the grammar of RFC 3339 §5.6 and that the day exists; a leap second is let through.
-fn is_rfc3339(text: &str) -> bool {
-    // The grammar has no longest fraction; a header that carries the time needs one.
-    if text.len() > 64 || !text.is_ascii() {
-        return false;
-    }
-    let Some((moment, zone)) = text.split_at_checked(19) else { return false };
-    let [b0, b1, b2, b3, b'-', m0, m1, b'-', d0, d1, b'T' | b't', h0, h1, b':', n0, n1, b':', s0, s1] =
-        moment.as_bytes()
-    else {
-        return false;
-    };
-    let (Some(century), Some(year), Some(month), Some(day)) =
-        (two_digits(b0, b1), two_digits(b2, b3), two_digits(m0, m1), two_digits(d0, d1))
-    else {
-        return false;
-    };
-    let at_most = |high, low, max| two_digits(high, low).is_some_and(|number| number <= max);
-    let year = i16::from(century) * 100 + i16::from(year);
-    Date::new(year, month, day).is_ok()
-        && at_most(h0, h1, 23)
-        && at_most(n0, n1, 59)
-        && at_most(s0, s1, 60)
-        && is_zone(zone)
-}
-
-/// Checks an optional fraction and the offset behind the seconds.
-fn is_zone(text: &str) -> bool {
-    let offset = match text.strip_prefix('.') {
-        Some(fraction) => {
-            let offset = fraction.trim_start_matches(|char: char| char.is_ascii_digit());
-            if offset.len() == fraction.len() {
-                return false;
-            }
-            offset
-        }
-        None => text,
-    };
-    let at_most = |high, low, max| two_digits(high, low).is_some_and(|number| number <= max);
-    match offset.as_bytes() {
-        [b'Z' | b'z'] => true,
-        [b'+' | b'-', h0, h1, b':', m0, m1] => at_most(h0, h1, 23) && at_most(m0, m1, 59),
-        _ => false,
-    }
-}
-
-fn two_digits(high: &u8, low: &u8) -> Option<i8> {
-    let digit = |byte: &u8| byte.is_ascii_digit().then(|| (byte - b'0') as i8);
-    Some(digit(high)? * 10 + digit(low)?)
 }
 
 /// The body's known keys as they stand there.
@@ -461,7 +418,8 @@ mod tests {
     use super::*;
 
     const TIME: &str = "2026-11-22T09:00:07.120Z";
-    const HINTS: Hints<'static> = Hints { message_id: None, kind: None, routing_key: None, time: Some(TIME) };
+    const HINTS: Hints<'static> =
+        Hints { message_id: None, kind: None, routing_key: None, time: Some(TIME), arrived_ms: None };
 
     fn parse(body: &str) -> Result<Event<'_>, Unreadable> {
         Event::parse(body.as_bytes(), &HINTS)
@@ -515,8 +473,13 @@ mod tests {
 
     #[test]
     fn what_the_body_leaves_out_comes_from_the_message() {
-        let hints =
-            Hints { message_id: Some("m1"), kind: Some("k"), routing_key: Some("r"), time: Some(TIME) };
+        let hints = Hints {
+            message_id: Some("m1"),
+            kind: Some("k"),
+            routing_key: Some("r"),
+            time: Some(TIME),
+            arrived_ms: Some(0),
+        };
         let event = Event::parse(br#"{"tenant":"t","id":null,"type":null,"time":null}"#, &hints).unwrap();
         assert_eq!((event.id.as_str(), event.kind.as_str(), &*event.time), ("m1", "k", TIME));
 
@@ -526,8 +489,13 @@ mod tests {
 
     #[test]
     fn the_body_wins_over_the_message() {
-        let hints =
-            Hints { message_id: Some("m1"), kind: Some("k"), routing_key: Some("r"), time: Some("never") };
+        let hints = Hints {
+            message_id: Some("m1"),
+            kind: Some("k"),
+            routing_key: Some("r"),
+            time: Some("never"),
+            arrived_ms: Some(0),
+        };
         let body = body(r#","time":"2026-11-22T09:00:07Z""#);
         let event = Event::parse(body.as_bytes(), &hints).unwrap();
         assert_eq!(
@@ -680,46 +648,18 @@ mod tests {
     }
 
     #[test]
-    fn time_is_rfc3339() {
-        let long = format!("2026-11-22T09:00:07.{}Z", "1".repeat(43));
-        for good in [
-            "2026-11-22T09:00:07Z",
-            "2026-11-22t09:00:07.1z",
-            "2024-02-29T00:00:00+00:00",
-            "1990-12-31T23:59:60Z",
-            "2026-11-22T09:00:07.123456789012-23:59",
-            "0000-01-01T00:00:00-00:00",
-            &long,
-        ] {
-            assert_eq!(parse(&body(&format!(r#","time":"{good}""#))).unwrap().time, good);
-        }
-        let longer = format!("2026-11-22T09:00:07.{}Z", "1".repeat(44));
-        for bad in [
-            "",
-            "now",
-            "2026-11-22",
-            "2026-11-22T09:00:07",
-            "2026-11-22 09:00:07Z",
-            "2026-11-22T09:00Z",
-            "2026-02-29T00:00:00Z",
-            "2026-13-01T00:00:00Z",
-            "2026-11-22T24:00:00Z",
-            "2026-11-22T09:60:00Z",
-            "2026-11-22T09:00:61Z",
-            "2026-11-22T09:00:07.Z",
-            "2026-11-22T09:00:07+0100",
-            "2026-11-22T09:00:07+24:00",
-            "2026-11-22T09:00:07Z[UTC]",
-            "+2026-11-22T09:00:07Z",
-            "2026-11-22T09:00:0é",
-            &longer,
-        ] {
-            assert_eq!(
-                parse(&body(&format!(r#","time":"{bad}""#))).unwrap_err(),
-                Unreadable::Time,
-                "`{bad}`"
-            );
-        }
+    fn an_event_that_nobody_timed_has_the_time_of_its_arrival() {
+        let hints = Hints { time: None, arrived_ms: Some(1_800_000_000_120), ..HINTS };
+        assert_eq!(Event::parse(body("").as_bytes(), &hints).unwrap().time, "2027-01-15T08:00:00.120Z");
+    }
+
+    #[test]
+    fn a_time_is_rfc3339_or_the_event_is_none() {
+        assert_eq!(
+            parse(&body(r#","time":"2026-11-22T09:00:07.1z""#)).unwrap().time,
+            "2026-11-22T09:00:07.1z"
+        );
+        assert_eq!(parse(&body(r#","time":"2026-11-22 09:00:07Z""#)).unwrap_err(), Unreadable::Time);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Answer {
     pub elapsed_ms: u64,
     /// The beginning of the answer's body, at most 1 KiB; empty after a success nobody looks at.
     pub excerpt: Vec<u8>,
+    /// Nothing was sent because this process lacks what it takes (open files, memory): the receiver has no part in it.
+    pub is_our_fault: bool,
 }
 
 /// What the receiver did.
@@ -84,17 +86,34 @@ impl Outcome {
         }
     }
 
+    /// The names of all outcomes, for logs and metrics.
+    pub const NAMES: [&'static str; 8] = [
+        "delivered",
+        "throttled",
+        "unavailable",
+        "gone",
+        "refused",
+        "unreachable",
+        "blocked",
+        "untemplatable",
+    ];
+
     /// The outcome's name, for logs and metrics.
     pub fn as_str(&self) -> &'static str {
+        Outcome::NAMES[self.place()]
+    }
+
+    /// The place of its name in [`Outcome::NAMES`].
+    pub fn place(&self) -> usize {
         match self {
-            Outcome::Delivered { .. } => "delivered",
-            Outcome::Throttled { .. } => "throttled",
-            Outcome::Unavailable { .. } => "unavailable",
-            Outcome::Gone { .. } => "gone",
-            Outcome::Refused { .. } => "refused",
-            Outcome::Unreachable(_) => "unreachable",
-            Outcome::Blocked => "blocked",
-            Outcome::Untemplatable => "untemplatable",
+            Outcome::Delivered { .. } => 0,
+            Outcome::Throttled { .. } => 1,
+            Outcome::Unavailable { .. } => 2,
+            Outcome::Gone { .. } => 3,
+            Outcome::Refused { .. } => 4,
+            Outcome::Unreachable(_) => 5,
+            Outcome::Blocked => 6,
+            Outcome::Untemplatable => 7,
         }
     }
 }
@@ -128,7 +147,7 @@ mod tests {
     use super::*;
 
     fn judge(success: &[&str], seen: Seen, retry_after: Option<u64>) -> Outcome {
-        let answer = Answer { seen, retry_after, elapsed_ms: 1, excerpt: Vec::new() };
+        let answer = Answer { seen, retry_after, elapsed_ms: 1, excerpt: Vec::new(), is_our_fault: false };
         Outcome::judge(&StatusSet::parse(success).unwrap(), &answer)
     }
 

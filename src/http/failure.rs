@@ -10,11 +10,13 @@ use crate::domain::statuses::Class;
 pub(super) struct Failure {
     pub(super) class: Class,
     pub(super) text: String,
+    /// This process or machine lacks something; the receiver was never reached.
+    pub(super) is_ours: bool,
 }
 
 impl Failure {
     pub(super) fn new(class: Class, text: impl Into<String>) -> Failure {
-        Failure { class, text: text.into() }
+        Failure { class, text: text.into(), is_ours: false }
     }
 }
 
@@ -41,7 +43,11 @@ impl From<reqwest::Error> for Failure {
             }
         });
         let text = causes.last().map_or_else(|| "no connection".into(), |cause| cause.0.to_string());
-        Failure::new(class, if error.is_timeout() { "could not connect in time".into() } else { text })
+        let text = if error.is_timeout() { "could not connect in time".into() } else { text };
+        Failure {
+            is_ours: error.is_connect() && causes.iter().any(Cause::is_lack),
+            ..Failure::new(class, text)
+        }
     }
 }
 
@@ -67,6 +73,17 @@ impl Cause<'_> {
         // hyper gives these two no type that can be reached from here; a test holds on to the first text.
         const CLOSED: [&str; 2] = ["connection closed before message completed", "operation was canceled"];
         self.io_kind().is_some() || CLOSED.contains(&self.0.to_string().as_str())
+    }
+
+    /// Says whether the system refused us a socket: too many open files here or on the whole machine, no memory,
+    /// no buffers (errno(3) of Linux).
+    fn is_lack(&self) -> bool {
+        const ENOMEM: i32 = 12;
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        const ENOBUFS: i32 = 105;
+        let code = self.0.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        matches!(code, Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
     }
 
     fn io_kind(&self) -> Option<io::ErrorKind> {

@@ -152,7 +152,7 @@ impl Sender {
         if !is_glanced_at || read_excerpt(&mut response, &mut excerpt).await == Rest::Coming {
             self.drains.take(response);
         }
-        Answer { seen: Seen::Status(status.as_u16()), retry_after, elapsed_ms, excerpt }
+        Answer { seen: Seen::Status(status.as_u16()), retry_after, elapsed_ms, excerpt, is_our_fault: false }
     }
 }
 
@@ -185,7 +185,8 @@ fn failed(failure: Failure, elapsed_ms: u64) -> Answer {
     debug!(class = failure.class.as_str(), elapsed_ms, reason = failure.text, "an attempt brought no answer");
     let mut excerpt = failure.text.into_bytes();
     excerpt.truncate(EXCERPT_BYTES_MAX);
-    Answer { seen: Seen::Failure(failure.class), retry_after: None, elapsed_ms, excerpt }
+    let is_our_fault = failure.is_ours;
+    Answer { seen: Seen::Failure(failure.class), retry_after: None, elapsed_ms, excerpt, is_our_fault }
 }
 
 /// Translates a request; the body is the same memory.

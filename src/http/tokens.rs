@@ -148,16 +148,19 @@ impl Tokens {
         }
         let timeout = limit.saturating_duration_since(Instant::now());
         let answer = call(login.request(timeout)).await;
-        let token = answer.map_err(|failure| failed(format!("the login failed: {}", failure.text))).and_then(
-            |answer| {
+        let token = answer
+            .map_err(|failure| Failure {
+                is_ours: failure.is_ours,
+                ..failed(format!("the login failed: {}", failure.text))
+            })
+            .and_then(|answer| {
                 let read = if answer.is_cut {
                     Err(TokenFault::TooLong)
                 } else {
                     login.read(answer.status, &answer.body)
                 };
                 read.map_err(|fault| failed(fault.to_string()))
-            },
-        );
+            });
         count(if token.is_ok() { "fetched" } else { "failed" });
         let token = token?;
         debug!(life_s = token.life.as_secs(), "a login brought a token");

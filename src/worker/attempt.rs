@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::balance::Ending;
+use super::defer::Cause;
+use super::report::Attempted;
 use super::step::Step;
-use super::{Worker, clock, report};
-use crate::broker::{Broker, Message, Tags};
+use super::{Worker, clock, defer, report, step};
+use crate::broker::{Broker, Message, Queue, Tags};
 use crate::cache::Directory;
 use crate::domain::event::Event;
 use crate::domain::history::{Entry, History};
@@ -20,47 +22,65 @@ use crate::http::Transport;
 const ANSWER_BYTES_MAX: usize = 1024;
 
 impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
-    /// Delivers to one subscription once.
+    /// Delivers to one subscription once, or puts the message off where its endpoint holds too many places.
+    ///
+    /// What would travel on with the message is put together only where it does: most deliveries succeed.
     pub(super) async fn attempt(
         &self,
+        queue: Queue,
         message: &Message,
         event: &Event<'_>,
-        mut tags: Tags,
         subscription: &Arc<Subscription>,
+        now_ms: i64,
     ) -> Step {
+        let tags = || step::addressed(&message.tags, event, subscription, now_ms);
+        let Some(place) = self.places.enter(queue, subscription).await else {
+            return defer::defer(message, tags(), Cause::Busy, now_ms, self.settings.wait_age_max);
+        };
         let started_ms = clock::now_ms();
         let context = AttemptContext {
-            attempt: tags.attempt.saturating_add(1),
+            attempt: message.tags.attempt.saturating_add(1),
             now_unix_s: started_ms.div_euclid(1000),
-            traceparent: tags.traceparent.as_deref(),
-            replay: tags.replay,
+            traceparent: message.tags.traceparent.as_deref(),
+            replay: message.tags.replay,
             is_test: false,
         };
         let request = match request::build(subscription, event, &message.body, &context) {
             Ok(request) => request,
+            Err(error) if subscription.is_interactive(event) => {
+                report::not_built(event, subscription, &error);
+                return Step::Done(Ending::Answered);
+            }
             Err(error) => {
                 // Trying again would build the same: not an attempt, and no use in one.
+                let mut tags = tags();
                 note(&mut tags, started_ms, Class::Template.as_str(), 0);
                 tags.answer = error.to_string();
                 return Step::dead(Reason::Permanent, message, tags);
             }
         };
-        tags.attempt = context.attempt;
         let answer = self.transport.send(request).await;
+        if answer.is_our_fault {
+            return defer::defer(message, tags(), Cause::Lack, now_ms, self.settings.wait_age_max);
+        }
+        place.answered();
         let outcome = Outcome::judge(&subscription.success, &answer);
+        let attempted =
+            Attempted { event, subscription, attempt: context.attempt, outcome: &outcome, answer: &answer };
         if let Outcome::Delivered { .. } = outcome {
-            // Nothing travels on: no history is written, no chance taken.
-            report::attempted(subscription, &tags, &outcome, &answer, &Verdict::Done);
+            self.meters.attempted(&attempted, &Verdict::Done);
             return Step::Done(Ending::Delivered);
         }
         if subscription.is_interactive(event) {
             // Whoever waited for this has gone on: another attempt would come too late.
-            report::attempted(subscription, &tags, &outcome, &answer, &Verdict::Done);
+            self.meters.attempted(&attempted, &Verdict::Done);
             return Step::Done(Ending::Answered);
         }
+        let mut tags = tags();
+        tags.attempt = context.attempt;
         note(&mut tags, started_ms, &seen(&answer), answer.elapsed_ms);
         let verdict = retry::decide(&subscription.retry, tags.attempt, &outcome, clock::chance());
-        report::attempted(subscription, &tags, &outcome, &answer, &verdict);
+        self.meters.attempted(&attempted, &verdict);
         match verdict {
             Verdict::Done => Step::Done(Ending::Delivered),
             Verdict::Retry { wait } => {

@@ -12,15 +12,43 @@ use crate::domain::retry::Reason;
 const FIRST_WAIT: u32 = 4;
 const DOUBLINGS_MAX: u32 = 6;
 
+/// Why a message is put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Its endpoint is slow or silent and holds as many places as it may.
+    Busy,
+    /// Nobody can say who wants the events of its tenant.
+    Unknown,
+    /// This process could not even try: no open files or memory left.
+    Lack,
+}
+
+impl Cause {
+    /// The word for it in logs and metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Cause::Busy => "busy",
+            Cause::Unknown => "unknown",
+            Cause::Lack => "lack",
+        }
+    }
+}
+
 /// Defers, or ends as `starved` what had no attempt for `wait_age_max`.
-pub(super) fn defer(message: &Message, mut tags: Tags, now_ms: i64, wait_age_max: Duration) -> Step {
+pub(super) fn defer(
+    message: &Message,
+    mut tags: Tags,
+    cause: Cause,
+    now_ms: i64,
+    wait_age_max: Duration,
+) -> Step {
     let waited_ms = u128::try_from(now_ms.saturating_sub(last_attempt_ms(&tags, now_ms))).unwrap_or(0);
     if waited_ms > wait_age_max.as_millis() {
         return Step::dead(Reason::Starved, message, tags);
     }
     let units = FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX);
     tags.deferrals = tags.deferrals.saturating_add(1);
-    report::deferred(&tags, units);
+    report::deferred(&tags, cause, units);
     Step::wait(units, message.body.clone(), tags, Ending::Deferred)
 }
 
@@ -56,7 +84,7 @@ mod tests {
 
     fn wait_of(deferrals: u32) -> Target {
         let tags = Tags { deferrals, first_seen_ms: Some(0), ..Tags::default() };
-        match defer(&message(), tags, 1_000, Duration::from_secs(86_400)) {
+        match defer(&message(), tags, Cause::Busy, 1_000, Duration::from_secs(86_400)) {
             Step::Publish(copies, Ending::Deferred) => {
                 assert_eq!(copies[0].1.tags.deferrals, deferrals + 1);
                 copies[0].0
@@ -77,7 +105,7 @@ mod tests {
     fn starves_after_a_day_without_an_attempt() {
         let day = Duration::from_secs(86_400);
         let tags = Tags { first_seen_ms: Some(0), subscription: Some("sub_1".into()), ..Tags::default() };
-        match defer(&message(), tags, 86_400_001, day) {
+        match defer(&message(), tags, Cause::Busy, 86_400_001, day) {
             Step::Publish(copies, Ending::Dead) => {
                 assert_eq!(copies[0].0, Target::DeadDeliveries);
                 assert_eq!(copies[0].1.tags.reason.as_deref(), Some("starved"));
@@ -91,7 +119,7 @@ mod tests {
         let mut history = History::default();
         history.push(crate::domain::history::Entry::new(80_000_000, "500", 12));
         let tags = Tags { first_seen_ms: Some(0), history: history.to_string(), ..Tags::default() };
-        let step = defer(&message(), tags, 86_400_001, Duration::from_secs(86_400));
+        let step = defer(&message(), tags, Cause::Unknown, 86_400_001, Duration::from_secs(86_400));
         assert!(matches!(step, Step::Publish(_, Ending::Deferred)));
     }
 }

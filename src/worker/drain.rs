@@ -128,6 +128,7 @@ pub fn letter(queue: Queue, message: &Message, now_ms: i64) -> DeadLetter {
         kind: tags.kind.as_deref(),
         routing_key: None,
         time: Some(tags.time.as_deref().unwrap_or("1970-01-01T00:00:00Z")),
+        arrived_ms: None,
     };
     // An event that cannot be read keeps what its envelope says.
     let event = Event::parse(&message.body, &hints).ok();

@@ -1,16 +1,15 @@
 //! Fresh events: who wants them, and what to do with those nobody can read.
 
-use std::sync::Arc;
-
 use super::Worker;
 use super::balance::Ending;
+use super::report;
 use super::step::{self, Step};
-use super::{clock, report};
-use crate::broker::{Broker, Message, Outgoing, Tags, Target};
+use crate::broker::{Broker, Message, Outgoing, Queue, Tags, Target};
 use crate::cache::{Directory, Lookup, TenantSubscriptions};
 use crate::domain::event::{Event, Unreadable};
 use crate::domain::retry::Reason;
 use crate::domain::subscription::{DisabledBy, Subscription};
+use crate::domain::time;
 use crate::http::Transport;
 
 /// The original headers kept with an unreadable message.
@@ -19,19 +18,25 @@ const ORIGINAL_BYTES_MAX: usize = 8 * 1024;
 /// What an event means to one subscription of its tenant.
 enum Wanted {
     Yes,
-    /// Disabled by ourselves: the customer did not ask for that, so the event is kept as a dead letter.
+    /// Disabled by ourselves.
     Disabled,
     No,
 }
 
 impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     /// One subscriber: the event is its delivery. Several: one message each. None: let go, after asking twice.
-    pub(super) async fn expand(&self, message: &Message, event: &Event<'_>, now_ms: i64) -> Step {
+    pub(super) async fn expand(
+        &self,
+        queue: Queue,
+        message: &Message,
+        event: &Event<'_>,
+        now_ms: i64,
+    ) -> Step {
         let mut lookup = self.directory.lookup(&event.tenant).await;
         for confirmed in [false, true] {
             let version = match &lookup {
                 Lookup::Found(found) => {
-                    if let Some(step) = self.fan_out(found, message, event, now_ms).await {
+                    if let Some(step) = self.fan_out(queue, found, message, event, now_ms).await {
                         return step;
                     }
                     found.version
@@ -43,7 +48,8 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 }
             };
             if !confirmed {
-                lookup = self.directory.confirm(&event.tenant, version).await;
+                // Rare and large: in a box, so that no delivery carries room for it.
+                lookup = Box::pin(self.directory.confirm(&event.tenant, version)).await;
             }
         }
         report::no_subscriber(event);
@@ -53,38 +59,54 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     /// `None` when none of these subscriptions wants the event.
     async fn fan_out(
         &self,
+        queue: Queue,
         found: &TenantSubscriptions,
         message: &Message,
         event: &Event<'_>,
         now_ms: i64,
     ) -> Option<Step> {
-        let carried = || step::carry(&message.tags, event, now_ms);
-        let mut wanting: Vec<&Arc<Subscription>> = Vec::new();
-        let mut copies = Vec::new();
-        for subscription in &found.subscriptions {
-            match wanted(subscription, event) {
-                Wanted::Yes => wanting.push(subscription),
-                Wanted::Disabled => {
-                    let tags = addressed(carried(), subscription);
-                    report::dead(Reason::Disabled, &tags);
-                    copies.push(step::dead_copy(Reason::Disabled, message, tags));
+        let mut wanting =
+            found.subscriptions.iter().filter_map(|subscription| match wanted(subscription, event) {
+                Wanted::Yes => Some((subscription, true)),
+                Wanted::Disabled => Some((subscription, false)),
+                Wanted::No => None,
+            });
+        let first = wanting.next()?;
+        let Some(second) = wanting.next() else {
+            // Most events: nothing is copied.
+            return Some(match first {
+                (only, true) => self.attempt(queue, message, event, only, now_ms).await,
+                (only, false) => {
+                    Step::Publish(vec![disabled_copy(message, event, only, now_ms)], Ending::FannedOut)
                 }
-                Wanted::No => {}
-            }
-        }
-        if let ([only], true) = (wanting.as_slice(), copies.is_empty()) {
-            return Some(self.attempt(message, event, addressed(carried(), only), only).await);
-        }
-        for subscription in wanting {
-            let copy = Outgoing { body: message.body.clone(), tags: addressed(carried(), subscription) };
-            copies.push((Target::Deliveries, copy));
-        }
-        if copies.is_empty() {
-            return None;
-        }
+            });
+        };
+        let copies: Vec<_> = [first, second]
+            .into_iter()
+            .chain(wanting)
+            .map(|(subscription, is_enabled)| {
+                if !is_enabled {
+                    return disabled_copy(message, event, subscription, now_ms);
+                }
+                let tags = step::addressed(&message.tags, event, subscription, now_ms);
+                (Target::Deliveries, Outgoing { body: message.body.clone(), tags })
+            })
+            .collect();
         report::fanned_out(event, copies.len());
         Some(Step::Publish(copies, Ending::FannedOut))
     }
+}
+
+/// The customer did not ask for that: the event is kept as a dead letter.
+fn disabled_copy(
+    message: &Message,
+    event: &Event<'_>,
+    subscription: &Subscription,
+    now_ms: i64,
+) -> (Target, Outgoing) {
+    let tags = step::addressed(&message.tags, event, subscription, now_ms);
+    report::dead(Reason::Disabled, &tags);
+    step::dead_copy(Reason::Disabled, message, tags)
 }
 
 fn wanted(subscription: &Subscription, event: &Event<'_>) -> Wanted {
@@ -101,16 +123,12 @@ fn wanted(subscription: &Subscription, event: &Event<'_>) -> Wanted {
     }
 }
 
-fn addressed(tags: Tags, subscription: &Subscription) -> Tags {
-    Tags { subscription: Some(subscription.id.to_string()), ..tags }
-}
-
 /// A dead letter of kind `event`, with the original bytes, the original headers and the reason.
 pub(super) fn unreadable(message: &Message, why: &Unreadable, now_ms: i64) -> Step {
     let reason = format!("{}: {why}", Reason::Unreadable.as_str());
     report::unreadable(message, &reason);
     let tags = Tags {
-        time: message.tags.time.clone().or_else(|| Some(clock::rfc3339(now_ms))),
+        time: message.tags.time.clone().or_else(|| Some(time::rfc3339(now_ms))),
         first_seen_ms: message.tags.first_seen_ms.or(Some(now_ms)),
         original: Some(message.original.describe(ORIGINAL_BYTES_MAX)),
         reason: Some(reason),

@@ -8,6 +8,7 @@ mod clock;
 mod defer;
 pub mod drain;
 mod fresh;
+mod places;
 pub mod replay;
 mod report;
 mod settle;
@@ -24,12 +25,15 @@ use tokio_util::task::TaskTracker;
 use crate::broker::{Broker, Message, Queue, Taken};
 use crate::cache::{Directory, Lookup, Unknown};
 use crate::domain::event::{Event, Hints};
-use crate::domain::name::SubscriptionId;
 use crate::domain::retry::Reason;
 use crate::http::Transport;
 use balance::Balance;
+use defer::Cause;
+pub use places::Places;
 use step::Step;
 
+/// Messages started before the line is looked at again.
+const AT_ONCE: usize = 64;
 /// A whole event whose tenant nobody can look up goes back after this pause, so that it does not spin
 /// while the intake is being closed.
 const AWAY_PAUSE: Duration = Duration::from_millis(500);
@@ -54,6 +58,8 @@ pub struct Worker<B, D, T> {
     transport: T,
     settings: Settings,
     balance: Arc<Balance>,
+    places: Arc<Places>,
+    meters: report::Meters,
     /// The grace is over: whatever still runs gives its message back.
     overdue: CancellationToken,
 }
@@ -69,16 +75,27 @@ pub struct Finish {
 
 impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     /// A worker over these services.
-    pub fn new(broker: B, directory: D, transport: T, settings: Settings, balance: Arc<Balance>) -> Self {
-        Worker { broker, directory, transport, settings, balance, overdue: CancellationToken::new() }
+    pub fn new(
+        broker: B,
+        directory: D,
+        transport: T,
+        settings: Settings,
+        balance: Arc<Balance>,
+        places: Arc<Places>,
+    ) -> Self {
+        let (meters, overdue) = (report::Meters::default(), CancellationToken::new());
+        Worker { broker, directory, transport, settings, balance, places, meters, overdue }
     }
 
     /// Works until `taken` ends (its owner was told to stop), then waits at most the grace for what still runs.
     pub async fn run(self: Arc<Self>, mut taken: mpsc::Receiver<Taken>) -> Finish {
         let running = TaskTracker::new();
+        let mut arrived = Vec::with_capacity(AT_ONCE);
         // Bounded by the prefetch: the broker hands out no more than that unacknowledged.
-        while let Some(taken) = taken.recv().await {
-            running.spawn(Arc::clone(&self).handle(taken));
+        while taken.recv_many(&mut arrived, AT_ONCE).await > 0 {
+            for taken in arrived.drain(..) {
+                running.spawn(Arc::clone(&self).handle(taken));
+            }
         }
         running.close();
         let left = running.len();
@@ -132,49 +149,57 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         if message.body.len() > self.settings.event_bytes_max {
             return fresh::too_large(message, self.settings.event_bytes_max, now_ms);
         }
-        let arrived = clock::rfc3339(now_ms);
         let hints = Hints {
             message_id: message.tags.message_id.as_deref(),
             kind: message.tags.kind.as_deref(),
             routing_key: None,
-            time: Some(message.tags.time.as_deref().unwrap_or(&arrived)),
+            time: message.tags.time.as_deref(),
+            arrived_ms: Some(now_ms),
         };
         let event = match Event::parse(&message.body, &hints) {
             Ok(event) => event,
             Err(unreadable) => return fresh::unreadable(&message, &unreadable, now_ms),
         };
         match message.tags.subscription.as_deref() {
-            None => self.expand(&message, &event, now_ms).await,
-            Some(id) => self.deliver_again(&message, &event, id, now_ms).await,
+            None => self.expand(queue, &message, &event, now_ms).await,
+            Some(id) => self.deliver_again(queue, &message, &event, id, now_ms).await,
         }
     }
 
     /// A delivery that knows its subscription: a fan-out copy, a due retry or a replay.
-    async fn deliver_again(&self, message: &Message, event: &Event<'_>, id: &str, now_ms: i64) -> Step {
-        let mut tags = step::carry(&message.tags, event, now_ms);
-        tags.subscription = Some(id.to_owned());
+    async fn deliver_again(
+        &self,
+        queue: Queue,
+        message: &Message,
+        event: &Event<'_>,
+        id: &str,
+        now_ms: i64,
+    ) -> Step {
+        let tags = || step::carry(&message.tags, event, now_ms);
         let mut lookup = self.directory.lookup(&event.tenant).await;
         for confirmed in [false, true] {
             let version = match &lookup {
                 Lookup::Found(found) => {
-                    let wanted = SubscriptionId::parse(id).ok();
-                    if let Some(subscription) = wanted.and_then(|id| found.find(&id)) {
+                    let wanted =
+                        found.subscriptions.iter().find(|subscription| subscription.id.as_str() == id);
+                    if let Some(subscription) = wanted {
                         return if subscription.enabled {
-                            self.attempt(message, event, tags, subscription).await
+                            self.attempt(queue, message, event, subscription, now_ms).await
                         } else {
-                            Step::dead(Reason::Disabled, message, tags)
+                            Step::dead(Reason::Disabled, message, tags())
                         };
                     }
                     found.version
                 }
                 Lookup::KnownEmpty(version) => *version,
-                Lookup::Unknown(unknown) => return self.cannot_tell(unknown, message, tags, now_ms).await,
+                Lookup::Unknown(unknown) => return self.cannot_tell(unknown, message, tags(), now_ms).await,
             };
             if !confirmed {
-                lookup = self.directory.confirm(&event.tenant, version).await;
+                // Rare and large: in a box, so that no delivery carries room for it.
+                lookup = Box::pin(self.directory.confirm(&event.tenant, version)).await;
             }
         }
-        Step::dead(Reason::Gone, message, tags)
+        Step::dead(Reason::Gone, message, tags())
     }
 
     /// Nobody can say who wants it: wait for one tenant, give everything back when all are unknown.
@@ -186,7 +211,9 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         now_ms: i64,
     ) -> Step {
         match unknown {
-            Unknown::Tenant(_) => defer::defer(message, tags, now_ms, self.settings.wait_age_max),
+            Unknown::Tenant(_) => {
+                defer::defer(message, tags, Cause::Unknown, now_ms, self.settings.wait_age_max)
+            }
             Unknown::Away(_) => {
                 sleep(AWAY_PAUSE).await;
                 Step::HandBack

@@ -1,11 +1,16 @@
 //! What the worker tells: for each thing worth telling one function that writes the log line and the metric
 //! together. Never a payload, a secret or a whole URL.
 
+use std::sync::OnceLock;
+
+use metrics::{Counter, Histogram};
 use tracing::{debug, info, warn};
 
+use super::defer::Cause;
 use crate::broker::{Message, Tags};
 use crate::domain::event::Event;
 use crate::domain::outcome::{Answer, Outcome};
+use crate::domain::request::BuildError;
 use crate::domain::retry::{Reason, Verdict};
 use crate::domain::subscription::Subscription;
 
@@ -17,38 +22,59 @@ fn subscription_of(tags: &Tags) -> &str {
     tags.subscription.as_deref().unwrap_or("-")
 }
 
-/// An attempt was made and judged.
-pub(super) fn attempted(
-    subscription: &Subscription,
-    tags: &Tags,
-    outcome: &Outcome,
-    answer: &Answer,
-    verdict: &Verdict,
-) {
-    let (id, attempt, ms) = (id(tags), tags.attempt, answer.elapsed_ms);
-    let what = outcome.as_str();
-    metrics::counter!("paperboy_attempts_total", "outcome" => what).increment(1);
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds of one attempt are far below 2^52")]
-    metrics::histogram!("paperboy_attempt_seconds").record(ms as f64 / 1000.0);
-    let subscription = &subscription.id;
-    match verdict {
-        Verdict::Done if !matches!(outcome, Outcome::Delivered { .. }) => {
-            info!(event.id = id, %subscription, ms, outcome = what, seen = %outcome.seen(),
-                "interactive event `{id}` was not taken and is not sent again");
-        }
-        Verdict::Done => {
-            // The story of a healthy day is the metric; a line for each would cost more than the delivery.
-            debug!(event.id = id, %subscription, attempt, ms, "delivered event `{id}`");
-        }
-        Verdict::Retry { wait } => {
-            info!(event.id = id, %subscription, attempt, ms, outcome = what, seen = %outcome.seen(), wait,
-                "event `{id}` was not taken; next attempt in {wait} units");
-        }
-        // `dead` tells the rest.
-        Verdict::Dead(_) => {
-            debug!(event.id = id, %subscription, attempt, ms, outcome = what, "last attempt of event `{id}`");
+/// An attempt that was made and judged.
+pub(super) struct Attempted<'a> {
+    pub(super) event: &'a Event<'a>,
+    pub(super) subscription: &'a Subscription,
+    /// The first is 1.
+    pub(super) attempt: u32,
+    pub(super) outcome: &'a Outcome,
+    pub(super) answer: &'a Answer,
+}
+
+/// The meters of what happens with every message, looked up when first used and not each time.
+#[derive(Default)]
+pub(super) struct Meters {
+    attempts: [OnceLock<Counter>; Outcome::NAMES.len()],
+    seconds: OnceLock<Histogram>,
+}
+
+impl Meters {
+    /// An attempt was made and judged.
+    pub(super) fn attempted(&self, attempted: &Attempted<'_>, verdict: &Verdict) {
+        let Attempted { event, subscription, attempt, outcome, answer } = attempted;
+        let (id, ms, what) = (&event.id, answer.elapsed_ms, outcome.as_str());
+        let meter = &self.attempts[outcome.place()];
+        meter.get_or_init(|| metrics::counter!("paperboy_attempts_total", "outcome" => what)).increment(1);
+        let seconds = self.seconds.get_or_init(|| metrics::histogram!("paperboy_attempt_seconds"));
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of one attempt are far below 2^52")]
+        seconds.record(ms as f64 / 1000.0);
+        let subscription = &subscription.id;
+        match verdict {
+            Verdict::Done if !matches!(outcome, Outcome::Delivered { .. }) => {
+                info!(event.id = %id, %subscription, ms, outcome = what, seen = %outcome.seen(),
+                    "interactive event `{id}` was not taken and is not sent again");
+            }
+            Verdict::Done => {
+                // The story of a healthy day is the metric; a line for each would cost more than the delivery.
+                debug!(event.id = %id, %subscription, attempt, ms, "delivered event `{id}`");
+            }
+            Verdict::Retry { wait } => {
+                info!(event.id = %id, %subscription, attempt, ms, outcome = what, seen = %outcome.seen(), wait,
+                    "event `{id}` was not taken; next attempt in {wait} units");
+            }
+            // `dead` tells the rest.
+            Verdict::Dead(_) => {
+                debug!(event.id = %id, %subscription, attempt, ms, outcome = what, "last attempt of event `{id}`");
+            }
         }
     }
+}
+
+/// An interactive event has nothing to make its request of.
+pub(super) fn not_built(event: &Event<'_>, subscription: &Subscription, why: &BuildError) {
+    let (id, subscription) = (&event.id, &subscription.id);
+    info!(event.id = %id, %subscription, "interactive event `{id}` is not sent: {why}");
 }
 
 /// A delivery, or an event without its subscription, was given up.
@@ -60,15 +86,27 @@ pub(super) fn dead(reason: Reason, tags: &Tags) {
 }
 
 /// A message was put off without an attempt.
-pub(super) fn deferred(tags: &Tags, units: u32) {
-    let id = id(tags);
-    metrics::counter!("paperboy_deferred_total").increment(1);
-    info!(
-        event.id = id,
-        subscription = subscription_of(tags),
-        deferrals = tags.deferrals,
-        "event `{id}` is put off for {units} units"
-    );
+pub(super) fn deferred(tags: &Tags, cause: Cause, units: u32) {
+    let (id, subscription, deferrals) = (id(tags), subscription_of(tags), tags.deferrals);
+    metrics::counter!("paperboy_deferred_total", "cause" => cause.as_str()).increment(1);
+    match cause {
+        Cause::Unknown => {
+            info!(event.id = id, subscription, deferrals, "event `{id}` is put off for {units} units")
+        }
+        Cause::Lack => warn!(
+            event.id = id,
+            subscription,
+            deferrals,
+            "event `{id}` is put off for {units} units: this machine gives no more connections (open files, memory)"
+        ),
+        // One endpoint can put off thousands in a second, and its trouble is told by `status`.
+        Cause::Busy => debug!(
+            event.id = id,
+            subscription,
+            deferrals,
+            "event `{id}` is put off for {units} units: its endpoint is slow and holds all the places it may"
+        ),
+    }
 }
 
 /// A message goes to a delay level.

@@ -4,6 +4,7 @@ use crate::broker::{Message, Outgoing, Tags, Target};
 use crate::domain::delay;
 use crate::domain::event::Event;
 use crate::domain::retry::Reason;
+use crate::domain::subscription::Subscription;
 
 use super::balance::Ending;
 use super::report;
@@ -75,4 +76,9 @@ pub(super) fn carry(tags: &Tags, event: &Event<'_>, now_ms: i64) -> Tags {
         cycle: tags.cycle,
         replay: tags.replay,
     }
+}
+
+/// The same, for one subscription.
+pub(super) fn addressed(tags: &Tags, event: &Event<'_>, subscription: &Subscription, now_ms: i64) -> Tags {
+    Tags { subscription: Some(subscription.id.to_string()), ..carry(tags, event, now_ms) }
 }

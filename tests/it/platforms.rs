@@ -347,3 +347,29 @@ async fn what_an_import_could_not_take_is_said_field_by_field_and_nothing_is_wri
     let nobody = app.run(&["subscription", "import", "--preset", "rossum", "hook.json"]).await;
     assert_eq!(nobody.status.code(), Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_of_a_preset_is_exported_and_imported_without_a_change() {
+    let app = App::new();
+    app.ok(&["store", "migrate"]).await;
+    let url = "https://erp.example.com/ocr/:id";
+    let login = json!({"name": "Webhook 1", "type": 0, "method": "GET", "url": url, "authorizationUrl": "https://erp.example.com/login",
+        "authorizationBody": {"username": "root", "password": "canary-of-the-login"}, "authorizationHeaders": {"X-Key": "canary"}});
+    import(&app, "idexa", &login).await;
+    for preset in app.json(&["preset", "list"]).await {
+        let name = preset["name"].as_str().unwrap();
+        app.subscribe(json!({"tenant": name, "preset": name, "name": "ERP", "request": {"url": url}})).await;
+    }
+    let listed = app.ok(&["subscription", "list", "--json"]).await;
+    assert!(!listed.contains("canary"), "{listed}");
+    let first: Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["auth"]["body"], &first["auth"]["headers"]["X-Key"]),
+        (&json!("***"), &json!("***")),
+        "{first}"
+    );
+    let printed = app.ok_with_input(&["subscription", "import", "-", "--json"], &listed).await;
+    let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 9);
+    assert!(lines.iter().all(|line| line["status"] == "unchanged"), "{printed}");
+}

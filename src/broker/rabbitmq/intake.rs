@@ -17,28 +17,45 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::link::{Link, Pauses};
 use super::topology::Topology;
+use super::window::{Change, Window};
 use super::{acknowledger, codec};
 use crate::broker::receipt::Settlement;
-use crate::broker::{Queue, Receipt, Taken};
+use crate::broker::{Queue, Receipt, Taken, Windows};
 
 /// Deliveries passed on before stop, gate and health are looked at again.
 const AT_ONCE: usize = 32;
+/// For the broker's answer to a cancelled consumer, and for what it had sent before.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// All consumers of a process, on one connection.
 pub(super) struct Intake {
     pub(super) link: Link,
     pub(super) topology: Topology,
     pub(super) declare: bool,
-    pub(super) queues: Vec<(Queue, u16)>,
+    pub(super) shares: Vec<Share>,
+    /// Where the windows in force are told.
+    pub(super) windows: Arc<Windows>,
     pub(super) gate: watch::Receiver<bool>,
     /// Let go at the stop, so that the receiving side ends while what is in hand is still being settled.
     pub(super) sink: Option<mpsc::Sender<Taken>>,
     pub(super) stop: CancellationToken,
     pub(super) fault: watch::Sender<Option<String>>,
+}
+
+/// What one queue's consumer may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    pub queue: Queue,
+    /// Messages, at most.
+    pub prefetch: u16,
+    /// Bytes of their bodies, about; one message is taken whatever its size.
+    pub bytes_max: u64,
+    /// The largest body to be reckoned with before any has been seen.
+    pub body_bytes_max: u64,
 }
 
 /// Why a consumer ended.
@@ -47,6 +64,8 @@ enum End {
     Stopped,
     /// The gate closed: take nothing for now.
     Paused,
+    /// It may hold more or fewer messages than before, and RabbitMQ takes a prefetch for new consumers only.
+    Resized(Change),
     /// The connection is gone with everything on it.
     Lost,
     /// This channel only.
@@ -80,13 +99,14 @@ impl Intake {
         let sink = self.sink.clone()?;
         self.fault.send_replace(None);
         let mut lines = JoinSet::new();
-        for (queue, prefetch) in &self.queues {
+        for share in &self.shares {
             let line = QueueLine {
                 connection: Arc::clone(connection),
                 topology: self.topology.clone(),
                 declare: self.declare,
-                queue: *queue,
-                prefetch: *prefetch,
+                queue: share.queue,
+                window: Window::new(share.prefetch, share.bytes_max, share.body_bytes_max),
+                windows: Arc::clone(&self.windows),
                 gate: self.gate.clone(),
                 sink: sink.clone(),
                 stop: self.stop.clone(),
@@ -110,7 +130,9 @@ impl Intake {
             let Some(ended) = ended else { break };
             match ended {
                 Ok(End::Stopped) => {}
-                Ok(End::Lost | End::Paused | End::Fault(_)) => reason = Some("the connection is gone".into()),
+                Ok(End::Lost | End::Paused | End::Resized(_) | End::Fault(_)) => {
+                    reason = Some("the connection is gone".into())
+                }
                 Err(error) => reason = Some(format!("a consumer failed: {error}")),
             }
         }
@@ -124,7 +146,8 @@ struct QueueLine {
     topology: Topology,
     declare: bool,
     queue: Queue,
-    prefetch: u16,
+    window: Window,
+    windows: Arc<Windows>,
     gate: watch::Receiver<bool>,
     sink: mpsc::Sender<Taken>,
     stop: CancellationToken,
@@ -139,16 +162,19 @@ impl QueueLine {
     /// Takes until stopped (everything settled) or the connection is lost.
     async fn run(mut self) -> End {
         let mut pauses = Pauses::new();
+        let mut is_resized = false;
         loop {
             let began = Instant::now();
-            match self.take().await {
+            let end = self.take(is_resized).await;
+            is_resized = matches!(end, End::Resized(_));
+            match end {
                 End::Stopped => {
                     drop(self.sink);
                     while self.settling.join_next().await.is_some() {}
                     return End::Stopped;
                 }
                 End::Lost => return End::Lost,
-                End::Paused => {}
+                End::Paused | End::Resized(_) => {}
                 End::Fault(reason) => {
                     metrics::counter!("paperboy_consumer_faults_total", "queue" => self.queue.as_str())
                         .increment(1);
@@ -167,9 +193,10 @@ impl QueueLine {
         }
     }
 
-    /// One consumer, from an open gate to its end.
-    async fn take(&mut self) -> End {
-        if let Some(end) = self.wait_for_gate().await {
+    /// One consumer, from an open gate to its end. After a change of the window it takes on at once.
+    async fn take(&mut self, is_resized: bool) -> End {
+        self.windows.set(self.queue, self.window.places());
+        if let Some(end) = self.wait_for_gate(is_resized).await {
             return end;
         }
         let consumed = tokio::select! {
@@ -182,12 +209,18 @@ impl QueueLine {
             Err(error) => return End::Fault(error.to_string()),
         };
         self.tell(None);
-        info!("taking from `{}`, at most {} in hand", self.queue, self.prefetch);
+        let places = self.window.places();
+        metrics::gauge!("paperboy_window", "queue" => self.queue.as_str()).set(f64::from(places));
+        if is_resized {
+            debug!("taking from `{}`, at most {places} in hand", self.queue);
+        } else {
+            info!("taking from `{}`, at most {places} in hand", self.queue);
+        }
         let (line, settled) = unbounded_channel();
         let acknowledger = self.settling.spawn(acknowledger::run(
             channel.clone(),
             self.topology.queue(self.queue),
-            self.prefetch,
+            places,
             settled,
         ));
         self.earlier.push(line.downgrade());
@@ -200,7 +233,7 @@ impl QueueLine {
         end
     }
 
-    async fn wait_for_gate(&mut self) -> Option<End> {
+    async fn wait_for_gate(&mut self, is_resized: bool) -> Option<End> {
         let mut tick = interval(Duration::from_secs(1));
         loop {
             if self.stop.is_cancelled() {
@@ -212,7 +245,8 @@ impl QueueLine {
             // What was taken before a pause counts: else every pause would add a whole prefetch.
             self.earlier.retain(|line| line.strong_count() > 0);
             let in_hand: usize = self.earlier.iter().map(WeakUnboundedSender::strong_count).sum();
-            if *self.gate.borrow_and_update() && in_hand <= usize::from(self.prefetch) / 2 {
+            let is_room = is_resized || in_hand <= usize::from(self.window.places()) / 2;
+            if *self.gate.borrow_and_update() && is_room {
                 return None;
             }
             tokio::select! {
@@ -226,7 +260,7 @@ impl QueueLine {
     async fn consume(&self) -> lapin::Result<(Channel, Consumer)> {
         let channel = self.connection.create_channel().await?;
         // Before consume: lapin buffers deliveries without bound.
-        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+        channel.basic_qos(self.window.places(), BasicQosOptions::default()).await?;
         let name = self.topology.queue(self.queue);
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
@@ -269,15 +303,19 @@ impl QueueLine {
                 }
             }
         };
-        if matches!(end, End::Stopped | End::Paused) {
-            hand_back_the_rest(channel, consumer, &line).await;
+        match end {
+            End::Stopped | End::Paused | End::Resized(Change::Shrunk) => {
+                hand_back_the_rest(channel, consumer, &line).await;
+            }
+            End::Resized(Change::Grown) => self.pass_on_the_rest(channel, consumer, &line).await,
+            End::Lost | End::Fault(_) => {}
         }
         end
     }
 
     /// Passes on a delivery and what has arrived behind it; why there will be no more, if that has come.
     async fn pass_on_all(
-        &self,
+        &mut self,
         mut next: Option<lapin::Result<Delivery>>,
         consumer: &mut Consumer,
         line: &UnboundedSender<(u64, Settlement)>,
@@ -285,8 +323,20 @@ impl QueueLine {
         for left in (0..AT_ONCE).rev() {
             match next {
                 Some(Ok(delivery)) => {
+                    let body_bytes = delivery.data.len();
                     if !self.pass_on(delivery, line).await {
                         return Some(End::Stopped);
+                    }
+                    if let Some(change) = self.window.see(body_bytes, std::time::Instant::now()) {
+                        if change == Change::Shrunk {
+                            info!(
+                                body_bytes,
+                                "bodies of `{}` are large: at most {} are held at once from now on",
+                                self.queue,
+                                self.window.places()
+                            );
+                        }
+                        return Some(End::Resized(change));
                     }
                 }
                 Some(Err(_)) if !self.connection.status().connected() => return Some(End::Lost),
@@ -305,6 +355,22 @@ impl QueueLine {
         let taken = Taken { queue: self.queue, message: codec::decode(self.queue, delivery), receipt };
         // The sink holds a whole prefetch; a closed one drops the receipt, which hands the message back.
         self.sink.send(taken).await.is_ok()
+    }
+
+    /// Cancels the consumer and passes on what the client had already fetched.
+    async fn pass_on_the_rest(
+        &self,
+        channel: &Channel,
+        mut consumer: Consumer,
+        line: &UnboundedSender<(u64, Settlement)>,
+    ) {
+        if cancel(channel, &consumer).await {
+            while let Ok(Some(Ok(delivery))) = timeout(CANCEL_TIMEOUT, consumer.next()).await {
+                if !self.pass_on(delivery, line).await {
+                    return;
+                }
+            }
+        }
     }
 
     /// Says what is wrong with this queue, or that nothing is; other queues' faults stay.
@@ -330,8 +396,7 @@ async fn hand_back_the_rest(
     mut consumer: Consumer,
     line: &UnboundedSender<(u64, Settlement)>,
 ) {
-    let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-    if timeout(Duration::from_secs(2), cancelled).await.is_err() {
+    if !cancel(channel, &consumer).await {
         return;
     }
     let rest = async {
@@ -339,5 +404,11 @@ async fn hand_back_the_rest(
             Receipt::new(delivery.delivery_tag, line.clone()).hand_back();
         }
     };
-    let _ = timeout(Duration::from_secs(2), rest).await;
+    let _ = timeout(CANCEL_TIMEOUT, rest).await;
+}
+
+/// False when the broker did not answer; what is left is then handed out again when the channel ends.
+async fn cancel(channel: &Channel, consumer: &Consumer) -> bool {
+    let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+    timeout(CANCEL_TIMEOUT, cancelled).await.is_ok()
 }

@@ -15,7 +15,9 @@ mod publisher;
 mod returns;
 mod settlements;
 pub mod topology;
+mod window;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::ErrorKind;
@@ -23,7 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, Outgoing, Queue, Taken, Target, Unconfirmed};
+use super::{Broker, Outgoing, Taken, Target, Unconfirmed, Windows};
+pub use intake::Share;
 pub use link::DialError;
 use link::Link;
 use publisher::Publisher;
@@ -100,25 +103,28 @@ impl RabbitMq {
         Ok(removed?)
     }
 
-    /// Takes from these queues, each with its own share of the prefetch, while `gate` is open.
+    /// Takes from these queues, each with its own share of the prefetch, while `gate` is open. How many messages
+    /// of each may be in hand at the moment stands in `windows`.
     ///
     /// The task ends after `stop`: it cancels its consumers, hands back what nobody started, waits until
     /// every receipt is settled and closes its connection. Whoever calls awaits it.
     pub fn take(
         &self,
-        queues: Vec<(Queue, u16)>,
+        shares: Vec<Share>,
+        windows: Arc<Windows>,
         gate: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> Result<Intake, StartError> {
         let link = Link::new(&self.settings.url, "consume")?;
-        let hold: usize = queues.iter().map(|(_, prefetch)| usize::from(*prefetch)).sum();
+        let hold: usize = shares.iter().map(|share| usize::from(share.prefetch)).sum();
         let (sink, taken) = mpsc::channel(hold.max(1));
         let (fault, fault_seen) = watch::channel(Some("not connected yet".to_owned()));
         let intake = intake::Intake {
             link,
             topology: self.topology.clone(),
             declare: self.settings.declare,
-            queues,
+            shares,
+            windows,
             gate,
             sink: Some(sink),
             stop,

@@ -261,6 +261,7 @@ mod tests {
             drains: true,
             faults: Vec::new(),
             balance: None,
+            slow: Vec::new(),
         }
     }
 

@@ -138,6 +138,7 @@ mod tests {
                 drains: false,
                 faults: Vec::new(),
                 balance: Some(Counts::default()),
+                slow: Vec::new(),
             }]),
             store: Kept::Missing,
             drains: true,

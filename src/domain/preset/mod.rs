@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::answer::answer;
-pub use self::import::{Imported, NotTaken, import};
+pub use self::import::{Imported, NotTaken, Take, import};
 pub use self::rules::{Placement, Rules, place};
 
 use self::import::ImportMap;

@@ -1,0 +1,153 @@
+//! How many messages a consumer may hold, by the size of those it has lately seen. Pure.
+//!
+//! A prefetch counts messages, memory counts bytes. So the window is the configured share, or as many of the largest
+//! body lately seen as fit its share of the bytes, whichever is less. It begins small, since the first messages may
+//! be of any size, and grows fourfold whenever a window full of messages has shown that more would fit; it shrinks
+//! at once, and then grows again only after a minute without such a body.
+
+use std::time::{Duration, Instant};
+
+/// After it had to shrink a window stays as it is for this long.
+const STEADY: Duration = Duration::from_secs(60);
+const GROWTH: u16 = 4;
+
+/// The window of one consumer.
+#[derive(Debug)]
+pub(super) struct Window {
+    share: u16,
+    bytes_max: u64,
+    places: u16,
+    /// The largest body since the window was set.
+    largest: u64,
+    /// Messages seen since then.
+    seen: u32,
+    shrunk_at: Option<Instant>,
+}
+
+/// That the window is another now, and the consumer to be made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// What has been fetched and not started goes back: there may be too much of it.
+    Shrunk,
+    Grown,
+}
+
+impl Window {
+    /// At most `share` messages of together about `bytes_max` bytes; a message may have `body_bytes_max`.
+    pub(super) fn new(share: u16, bytes_max: u64, body_bytes_max: u64) -> Window {
+        let places = places(share, bytes_max, body_bytes_max);
+        Window { share, bytes_max, places, largest: 0, seen: 0, shrunk_at: None }
+    }
+
+    /// The messages it may hold now, at least one.
+    pub(super) fn places(&self) -> u16 {
+        self.places
+    }
+
+    /// Notes the size of a message that came.
+    pub(super) fn see(&mut self, body_bytes: usize, now: Instant) -> Option<Change> {
+        let body_bytes = body_bytes as u64;
+        self.largest = self.largest.max(body_bytes);
+        self.seen = self.seen.saturating_add(1);
+        let fits = places(self.share, self.bytes_max, self.largest);
+        if fits < self.places {
+            self.set(fits);
+            self.shrunk_at = Some(now);
+            return Some(Change::Shrunk);
+        }
+        // The cheapest question first: this is asked for every message.
+        if self.places == self.share || self.seen < u32::from(self.places) || fits == self.places {
+            return None;
+        }
+        if self.shrunk_at.is_some_and(|at| now.duration_since(at) < STEADY) {
+            return None;
+        }
+        self.set(fits.min(self.places.saturating_mul(GROWTH)));
+        Some(Change::Grown)
+    }
+
+    fn set(&mut self, places: u16) {
+        self.places = places;
+        self.largest = 0;
+        self.seen = 0;
+    }
+}
+
+fn places(share: u16, bytes_max: u64, body_bytes: u64) -> u16 {
+    let fit = bytes_max / body_bytes.max(1);
+    u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, share.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn feed(window: &mut Window, count: usize, body_bytes: usize, now: Instant) -> Vec<Change> {
+        (0..count).filter_map(|_| window.see(body_bytes, now)).collect()
+    }
+
+    #[test]
+    fn begins_with_what_fits_of_the_largest_there_may_be_and_grows_while_bodies_are_small() {
+        let now = Instant::now();
+        let mut window = Window::new(308, 160 * MIB, 16 * MIB);
+        assert_eq!(window.places(), 10);
+        assert_eq!(feed(&mut window, 10, 777, now), [Change::Grown]);
+        assert_eq!(window.places(), 40);
+        assert_eq!(feed(&mut window, 200, 777, now), [Change::Grown, Change::Grown]);
+        assert_eq!(window.places(), 308);
+        assert_eq!(feed(&mut window, 10_000, 777, now), []);
+    }
+
+    #[test]
+    fn shrinks_at_once_and_stays_small_for_a_minute() {
+        let now = Instant::now();
+        let mut window = Window::new(308, 160 * MIB, 16 * MIB);
+        feed(&mut window, 500, 777, now);
+        assert_eq!(feed(&mut window, 1, 8 << 20, now), [Change::Shrunk]);
+        assert_eq!(window.places(), 20);
+        assert_eq!(feed(&mut window, 500, 777, now + STEADY / 2), []);
+        assert_eq!(feed(&mut window, 1, 777, now + STEADY), [Change::Grown]);
+        assert_eq!(window.places(), 80);
+    }
+
+    #[test]
+    fn grows_no_further_than_what_fits() {
+        let now = Instant::now();
+        let mut window = Window::new(308, 160 * MIB, 16 * MIB);
+        feed(&mut window, 1_000, 1 << 20, now);
+        assert_eq!(window.places(), 160);
+    }
+
+    #[test]
+    fn one_message_is_always_taken() {
+        assert_eq!(Window::new(1, 0, 16 * MIB).places(), 1);
+        let mut window = Window::new(8, 1, 0);
+        window.see(100, Instant::now());
+        assert_eq!(window.places(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn what_it_allows_fits_as_long_as_bodies_are_as_lately(
+            share in 1_u16..2_000,
+            bytes_max in 1_u64..(1 << 30),
+            bodies in proptest::collection::vec((1_usize..(16 << 20), 0_u64..30), 1..300),
+        ) {
+            let mut window = Window::new(share, bytes_max, 16 * MIB);
+            let mut now = Instant::now();
+            for (body_bytes, pause_s) in bodies {
+                now += Duration::from_secs(pause_s);
+                let before = window.places();
+                let change = window.see(body_bytes, now);
+                prop_assert!((1..=share).contains(&window.places()));
+                prop_assert_eq!(change.is_some(), window.places() != before);
+                let is_within = u64::from(window.places()) * body_bytes as u64 <= bytes_max;
+                prop_assert!(is_within || window.places() == 1);
+            }
+        }
+    }
+}

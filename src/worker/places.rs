@@ -1,0 +1,161 @@
+//! The places of this process: the rule of [`crate::domain::places`] with a clock, a lock and a door.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::broker::{Queue, Windows};
+use crate::domain::name::SubscriptionId;
+use crate::domain::places::{Admission, Places as Rule, SlowEndpoint};
+use crate::domain::subscription::Subscription;
+
+/// At the door the rule is asked again this often, beside every answer of the endpoint.
+const ASK_AGAIN: Duration = Duration::from_millis(25);
+
+const QUEUES: usize = Queue::ALL.len();
+
+/// Who holds how many places of this process.
+#[derive(Debug)]
+pub struct Places {
+    rule: Mutex<Rule<QUEUES>>,
+    windows: Arc<Windows>,
+    started: Instant,
+    /// Rung when an endpoint answers at whose door somebody waits.
+    bell: Notify,
+    at_doors: AtomicUsize,
+}
+
+/// A place that is held; dropped, it is free again.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    places: &'a Places,
+    queue: Queue,
+    subscription: SubscriptionId,
+    began_ms: u64,
+    is_answered: bool,
+}
+
+impl Places {
+    /// Places as many as the consumers of each queue may hold now.
+    pub fn new(windows: Arc<Windows>) -> Places {
+        Places {
+            rule: Mutex::default(),
+            windows,
+            started: Instant::now(),
+            bell: Notify::new(),
+            at_doors: AtomicUsize::new(0),
+        }
+    }
+
+    /// A place with this endpoint, for a message of this queue; `None` when the message is to be put off.
+    ///
+    /// Waits a quarter of a second at most, and only for an endpoint that has just fallen silent or that nobody has
+    /// heard from yet.
+    pub(super) async fn enter(&self, queue: Queue, subscription: &Subscription) -> Option<Place<'_>> {
+        let (admission, now_ms) = self.ask(queue, subscription);
+        match admission {
+            Admission::In => Some(self.place(queue, subscription, now_ms)),
+            Admission::Defer => None,
+            // Rare: in a box, so that no delivery carries room for it.
+            Admission::Wait => Box::pin(self.wait(queue, subscription)).await,
+        }
+    }
+
+    async fn wait(&self, queue: Queue, subscription: &Subscription) -> Option<Place<'_>> {
+        let _door = Door::new(self, &subscription.id);
+        loop {
+            let rung = self.bell.notified();
+            let (admission, now_ms) = self.ask(queue, subscription);
+            match admission {
+                Admission::In => return Some(self.place(queue, subscription, now_ms)),
+                Admission::Defer => return None,
+                Admission::Wait => {}
+            }
+            tokio::select! {
+                () = rung => {}
+                () = sleep(ASK_AGAIN) => {}
+            }
+        }
+    }
+
+    fn ask(&self, queue: Queue, subscription: &Subscription) -> (Admission, u64) {
+        let (capacity, now_ms) = (self.windows.of(queue), self.now_ms());
+        let asked = (&subscription.tenant, &subscription.id);
+        (self.rule().ask(queue as usize, capacity, asked.0, asked.1, now_ms), now_ms)
+    }
+
+    fn place(&self, queue: Queue, subscription: &Subscription, began_ms: u64) -> Place<'_> {
+        Place { places: self, queue, subscription: subscription.id.clone(), began_ms, is_answered: false }
+    }
+
+    /// Places of a queue that slow endpoints hold.
+    pub fn held_by_slow(&self, queue: Queue) -> usize {
+        self.rule().held_by_slow(queue as usize)
+    }
+
+    /// The slow endpoints that hold places, most places first.
+    pub fn slowest(&self, count_max: usize) -> Vec<SlowEndpoint> {
+        self.rule().slowest(count_max)
+    }
+
+    /// Messages that wait at a door now.
+    pub fn at_doors(&self) -> usize {
+        self.at_doors.load(Ordering::Relaxed)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn rule(&self) -> MutexGuard<'_, Rule<QUEUES>> {
+        self.rule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place<'_> {
+    /// The endpoint has answered, or let its time pass.
+    pub(super) fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let places = self.places;
+        let now_ms = places.now_ms();
+        let someone_waits = places.rule().leave(
+            self.queue as usize,
+            &self.subscription,
+            self.began_ms,
+            self.is_answered,
+            now_ms,
+        );
+        if someone_waits {
+            places.bell.notify_waiters();
+        }
+    }
+}
+
+/// One message at a door, counted as long as it is there.
+struct Door<'a> {
+    places: &'a Places,
+    subscription: &'a SubscriptionId,
+}
+
+impl<'a> Door<'a> {
+    fn new(places: &'a Places, subscription: &'a SubscriptionId) -> Door<'a> {
+        places.at_doors.fetch_add(1, Ordering::Relaxed);
+        places.rule().wait(subscription, true);
+        Door { places, subscription }
+    }
+}
+
+impl Drop for Door<'_> {
+    fn drop(&mut self) {
+        self.places.at_doors.fetch_sub(1, Ordering::Relaxed);
+        self.places.rule().wait(self.subscription, false);
+    }
+}
