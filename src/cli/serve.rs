@@ -24,6 +24,8 @@ use crate::http::Sender;
 use crate::worker::balance::Balance;
 use crate::worker::{self, Places, Worker, drain};
 
+/// Upper bounds of the buckets that attempts are counted in, in seconds.
+const SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 /// Room of the drain in each dead queue.
 const DRAIN_PREFETCH: u16 = 200;
 const DRAIN_BYTES_MAX: u64 = 64 << 20;
@@ -134,7 +136,8 @@ impl Process {
         let sender = Arc::new(sender);
         let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), key, freshness));
         let metrics = PrometheusBuilder::new()
-            .install_recorder()
+            .set_buckets(&SECONDS)
+            .and_then(|builder| builder.install_recorder())
             .map_err(|error| Failure::world(format!("metrics cannot be kept: {error}")))?;
         Ok(Process {
             role,

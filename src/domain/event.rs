@@ -130,7 +130,15 @@ impl<'a> Event<'a> {
     /// Writes the default body of a delivery: what was resolved, then `data` byte for byte.
     pub fn envelope(&self) -> Vec<u8> {
         let data = self.data.map_or("", RawValue::get);
-        let mut out = Vec::with_capacity(data.len() + 512);
+        let mut out = self.envelope_before_data(data.len() + 1);
+        out.extend_from_slice(data.as_bytes());
+        out.push(b'}');
+        out
+    }
+
+    /// The default body up to the value of `data`, which follows together with `}`, with room for so many bytes more.
+    pub fn envelope_before_data(&self, more_bytes: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(more_bytes + 512);
         out.extend_from_slice(b"{\"type\":");
         push_json(&mut out, &self.kind);
         push_member(&mut out, "id", Some(self.id.as_str()));
@@ -148,11 +156,9 @@ impl<'a> Event<'a> {
         }
         push_member(&mut out, "document_id", self.document_id.as_deref());
         push_member(&mut out, "batch_id", self.batch_id.as_deref());
-        if !data.is_empty() {
+        if self.data.is_some() {
             out.extend_from_slice(b",\"data\":");
-            out.extend_from_slice(data.as_bytes());
         }
-        out.push(b'}');
         out
     }
 }

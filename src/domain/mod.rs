@@ -13,6 +13,7 @@ pub mod history;
 pub mod matching;
 pub mod name;
 pub mod outcome;
+pub mod payload;
 pub mod placeholder;
 pub mod places;
 pub mod pointer;

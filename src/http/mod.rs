@@ -8,6 +8,7 @@ mod clients;
 mod drains;
 mod failure;
 pub mod guard;
+mod pieces;
 mod resolver;
 pub mod rule;
 pub mod sender;

@@ -17,6 +17,7 @@ use super::{
     drains::Drains,
     failure::Failure,
     guard::Guard,
+    pieces,
     tokens::{LoginAnswer, Shelf, Tokens, is_too_long},
 };
 use crate::domain::{
@@ -200,7 +201,7 @@ fn outbound(request: Request) -> reqwest::Request {
     };
     let mut outbound = reqwest::Request::new(method, request.url);
     *outbound.headers_mut() = request.headers;
-    *outbound.body_mut() = Some(request.body.into());
+    *outbound.body_mut() = Some(pieces::body(&request.body));
     outbound
 }
 

@@ -14,6 +14,7 @@ mod delivery;
 mod deploy;
 mod docs;
 mod door;
+mod fairness;
 mod faults;
 mod ops;
 mod platform_documents;

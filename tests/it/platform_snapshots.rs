@@ -43,7 +43,8 @@ fn rendered(preset: &Preset) -> String {
         let raw = Bytes::from(json.into_bytes());
         let event = Event::parse(&raw, &Hints::default()).unwrap();
         let request = request::build(&subscription, &event, &raw, &CONTEXT).unwrap();
-        let body = std::str::from_utf8(&request.body).unwrap();
+        let body = request.body.joined();
+        let body = std::str::from_utf8(&body).unwrap();
         let parsed: Value =
             serde_json::from_str(body).unwrap_or_else(|error| panic!("{kind}: {error}: {body}"));
         assert!(parsed.is_object(), "{kind}");

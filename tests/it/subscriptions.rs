@@ -295,7 +295,7 @@ async fn a_test_sends_one_marked_event_and_shows_both_sides() {
     assert_eq!(error, "error: the test was not delivered: status 500\n");
     assert!(data.starts_with(&format!("> POST {}\n", receiver.url("/bad"))), "{data}");
     for line in
-        ["> X-Key: ***", "> authorization: ***", "< status 500 after ", "< bad key ***, bad token ***"]
+        ["> x-key: ***", "> authorization: ***", "< status 500 after ", "< bad key ***, bad token ***"]
     {
         assert!(data.contains(line), "`{line}` is missing:\n{data}");
     }

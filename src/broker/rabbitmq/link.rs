@@ -71,6 +71,13 @@ impl Link {
         Ok(Link { uri, purpose })
     }
 
+    /// Asks for frames of at most so many bytes (AMQP 0-9-1 §4.2.3): the client keeps room for 32 of them in each
+    /// direction. Headers travel in one frame and must fit.
+    pub(super) fn with_frames(mut self, bytes_max: u32) -> Link {
+        self.uri.query.frame_max.get_or_insert(bytes_max);
+        self
+    }
+
     fn place(&self) -> String {
         format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
     }

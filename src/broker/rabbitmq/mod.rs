@@ -32,6 +32,10 @@ use link::Link;
 use publisher::Publisher;
 use topology::{Topology, TopologyError};
 
+/// What we publish has headers of at most 16 KiB. What others publish may fill a frame of the broker's own size,
+/// so a connection that consumes asks for nothing smaller.
+const PUBLISH_FRAME_BYTES: u32 = 32 * 1024;
+
 /// How this process reaches RabbitMQ.
 #[derive(Clone)]
 pub struct Settings {
@@ -83,7 +87,7 @@ impl RabbitMq {
     /// well, a broker's fault is waited out.
     pub async fn start(settings: Settings) -> Result<RabbitMq, StartError> {
         let topology = Topology::new(&settings.prefix, settings.delay_unit_ms);
-        let link = Link::new(&settings.url, "publish")?;
+        let link = Link::new(&settings.url, "publish")?.with_frames(PUBLISH_FRAME_BYTES);
         let connection = link.dial_within(settings.start_wait).await?;
         topology.ensure(&connection, settings.declare).await?;
         let publisher = Publisher::start(link, connection, topology.clone(), settings.declare);

@@ -13,7 +13,7 @@ use crate::broker::receipt::Settlement;
 /// Rounds a finished message waits for those before it.
 const PATIENCE: u32 = 3;
 /// Rounds without progress of the oldest after which nothing waits for it any more.
-const STUCK: u32 = 2;
+const STUCK: u32 = 8;
 
 /// What is to be told to the broker, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +171,9 @@ mod tests {
         assert_eq!(round(&mut settlements), [Order::AcknowledgeThrough(2)]);
         // 3 is in the way, and stays there.
         assert_eq!(round(&mut settlements), []);
+        assert_eq!(round(&mut settlements), []);
         assert_eq!(round(&mut settlements), [Order::Acknowledge(4)]);
+        (0..STUCK).for_each(|_| drop(round(&mut settlements)));
         settlements.settle(5, Settlement::Acknowledged);
         assert_eq!(round(&mut settlements), [Order::Acknowledge(5)], "nothing waits for one that is stuck");
         settlements.settle(3, Settlement::Acknowledged);

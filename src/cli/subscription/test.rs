@@ -200,7 +200,7 @@ impl<'a> Shown<'a> {
             method: request.method.as_str(),
             url: request.url.as_str(),
             headers: headers.collect(),
-            body: start_of(&request.body),
+            body: start_of(&request.body.joined()),
             answer,
             answer_body,
         }

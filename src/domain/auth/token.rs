@@ -171,7 +171,14 @@ impl TokenRequest {
             }
         }
         let body = Bytes::copy_from_slice(self.body.expose().as_bytes());
-        Request { method: self.method, url: self.url.clone(), headers: all, body, timeout, token: None }
+        Request {
+            method: self.method,
+            url: self.url.clone(),
+            headers: all,
+            body: body.into(),
+            timeout,
+            token: None,
+        }
     }
 
     /// Reads a login's answer.
@@ -322,17 +329,17 @@ mod tests {
         let headers = vec![("Content-Type", &form)];
         let settings = Settings { url: LOGIN, headers, body: Some(&body), ..Settings::default() };
         let request = TokenRequest::new(&settings).unwrap().request(Duration::from_secs(1));
-        assert_eq!(request.body, "password=r%26t+%3D&username=root");
+        assert_eq!(request.body.joined(), "password=r%26t+%3D&username=root");
         assert_eq!(header(&request, "content-type"), "application/x-www-form-urlencoded");
 
         let json = login(r#"{"a":1}"#, None, None).request(Duration::from_secs(1));
         assert_eq!(
-            (json.method, &json.body[..], header(&json, "content-type")),
+            (json.method, &json.body.joined()[..], header(&json, "content-type")),
             (Method::Post, &br#"{"a":1}"#[..], "application/json")
         );
         let asked = login(r#"{"a":1}"#, Some("form"), None).request(Duration::from_secs(1));
         assert_eq!(
-            (&asked.body[..], header(&asked, "content-type")),
+            (&asked.body.joined()[..], header(&asked, "content-type")),
             (&b"a=1"[..], "application/x-www-form-urlencoded")
         );
     }

@@ -11,7 +11,7 @@ mod place;
 mod template;
 
 pub use self::place::{Names, Place};
-pub use self::template::BodyTemplate;
+pub use self::template::{BodyTemplate, Filled};
 
 use crate::domain::fault::Fault;
 

@@ -83,56 +83,60 @@ impl Place {
         })
     }
 
-    /// Appends the value as JSON, after `before`; appends nothing and says so where the event has none.
+    /// Whether the event has a value for it.
+    ///
+    /// # Errors
+    /// [`BodyError::NoName`] where the receiver's name of the type has to have members and there is none.
+    pub(super) fn is_in(&self, event: &Event<'_>, names: &Names) -> Result<bool, BodyError> {
+        Ok(match self {
+            Place::Data => event.data.is_some(),
+            Place::DocumentId => event.document_id.is_some(),
+            Place::BatchId => event.batch_id.is_some(),
+            Place::ScopeKey(key) => event.scope_value(key).is_some(),
+            Place::NameMember(key) => names.member(event.kind.as_str(), key)?.is_some(),
+            Place::Scope => !event.scope.is_empty(),
+            _ => true,
+        })
+    }
+
+    /// Appends the value as JSON; nothing where the event has none.
     ///
     /// # Errors
     /// A [`BodyError`] when the event has a value that cannot be written.
     pub(super) fn push(
         &self,
         out: &mut Vec<u8>,
-        before: impl FnOnce(&mut Vec<u8>),
         event: &Event<'_>,
         names: &Names,
         subscription: &str,
-    ) -> Result<bool, BodyError> {
-        let text = |out: &mut Vec<u8>, text: &str| push_json(out, text);
-        let optional = match self {
-            Place::DocumentId => Some(event.document_id.as_deref()),
-            Place::BatchId => Some(event.batch_id.as_deref()),
-            Place::ScopeKey(key) => Some(event.scope_value(key)),
-            Place::Data => Some(event.data.map(RawValue::get)),
-            Place::NameMember(key) => Some(names.member(event.kind.as_str(), key)?),
-            Place::Scope if event.scope.is_empty() => Some(None),
-            _ => None,
-        };
-        if optional == Some(None) {
-            return Ok(false);
-        }
-        before(out);
-        match (self, optional.flatten()) {
-            (Place::Data | Place::NameMember(_), Some(json)) => out.extend_from_slice(json.as_bytes()),
-            (_, Some(value)) => text(out, value),
-            (Place::Type, _) => text(out, event.kind.as_str()),
-            (Place::Name, _) => match names.scalar(event.kind.as_str()) {
-                Some(json) => out.extend_from_slice(json.as_bytes()),
-                None => text(out, event.kind.as_str()),
+    ) -> Result<(), BodyError> {
+        let text =
+            |out: &mut Vec<u8>, text: Option<&str>| text.into_iter().for_each(|text| push_json(out, text));
+        let json = |out: &mut Vec<u8>, json: &str| out.extend_from_slice(json.as_bytes());
+        let kind = event.kind.as_str();
+        match self {
+            Place::Data => json(out, event.data.map_or("", RawValue::get)),
+            Place::Type => text(out, Some(kind)),
+            Place::Name => match names.scalar(kind) {
+                Some(name) => json(out, name),
+                None => text(out, Some(kind)),
             },
-            (Place::Id, _) => text(out, event.id.as_str()),
-            (Place::IdUuid, _) => text(out, &uuid_of(subscription, event.id.as_str())),
-            (Place::IdHex24, _) => text(out, &hex24_of(event.id.as_str())),
-            (Place::Time, _) => text(out, &event.time),
-            (Place::TimeMs, _) => text(out, &rfc3339(moment(event)?, 3)?),
-            (Place::TimeUs, _) => text(out, &rfc3339(moment(event)?, 6)?),
-            (Place::TimeUnixS, _) => out.extend_from_slice(moment(event)?.as_second().to_string().as_bytes()),
-            (Place::TimeUnixMs, _) => {
-                out.extend_from_slice(moment(event)?.as_millisecond().to_string().as_bytes());
-            }
-            (Place::Tenant, _) => text(out, event.tenant.as_str()),
-            (Place::Scope, _) => push_scope(out, event),
-            // Those that may be absent are written above.
-            _ => {}
+            Place::NameMember(key) => json(out, names.member(kind, key)?.unwrap_or_default()),
+            Place::Id => text(out, Some(event.id.as_str())),
+            Place::IdUuid => text(out, Some(&uuid_of(subscription, event.id.as_str()))),
+            Place::IdHex24 => text(out, Some(&hex24_of(event.id.as_str()))),
+            Place::Time => text(out, Some(&event.time)),
+            Place::TimeMs => text(out, Some(&rfc3339(moment(event)?, 3)?)),
+            Place::TimeUs => text(out, Some(&rfc3339(moment(event)?, 6)?)),
+            Place::TimeUnixS => json(out, &moment(event)?.as_second().to_string()),
+            Place::TimeUnixMs => json(out, &moment(event)?.as_millisecond().to_string()),
+            Place::Tenant => text(out, Some(event.tenant.as_str())),
+            Place::DocumentId => text(out, event.document_id.as_deref()),
+            Place::BatchId => text(out, event.batch_id.as_deref()),
+            Place::Scope => push_scope(out, event),
+            Place::ScopeKey(key) => text(out, event.scope_value(key)),
         }
-        Ok(true)
+        Ok(())
     }
 }
 

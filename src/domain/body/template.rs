@@ -63,23 +63,39 @@ impl BodyTemplate {
 
     /// The body for one event; `subscription` is the id of who gets it.
     ///
-    /// Where `data` lends a member that the template has too, the one of `data` is sent, and no name twice.
+    /// Where `data` lends a member that the template has too, the one of `data` is sent, and no name twice. `data` of
+    /// `shared_bytes_min` or more is not copied but told by its place.
     ///
     /// # Errors
     /// A [`BodyError`] when the event cannot fill it.
-    pub fn fill(&self, event: &Event<'_>, subscription: &str) -> Result<Vec<u8>, BodyError> {
+    pub fn fill<'a>(
+        &self,
+        event: &'a Event<'a>,
+        subscription: &str,
+        shared_bytes_min: usize,
+    ) -> Result<Filled<'a>, BodyError> {
         let data = event.data.map_or("", |data| data.get());
         let lent = if self.spreads && event.data.is_some() { keys_of(data)? } else { BTreeSet::new() };
+        let is_shared = data.len() >= shared_bytes_min;
         let mut filling = Filling {
-            out: Vec::with_capacity(data.len() + 512),
+            bytes: Vec::with_capacity(if is_shared { 512 } else { data.len() + 512 }),
+            shared: None,
+            is_shared,
             event,
             names: &self.names,
             subscription,
             lent: &lent,
         };
         filling.object(&self.members)?;
-        Ok(filling.out)
+        Ok(Filled { bytes: filling.bytes, shared: filling.shared })
     }
+}
+
+/// A body, perhaps with a gap.
+pub struct Filled<'a> {
+    pub bytes: Vec<u8>,
+    /// What belongs into the gap, and before which of the bytes that is.
+    pub shared: Option<(usize, &'a [u8])>,
 }
 
 /// The names of the members of an object.
@@ -127,62 +143,64 @@ impl<'de> Deserialize<'de> for Key {
 }
 
 /// A body in the making.
-struct Filling<'a> {
-    out: Vec<u8>,
+struct Filling<'a, 'b> {
+    bytes: Vec<u8>,
+    shared: Option<(usize, &'a [u8])>,
+    /// Whether `data` is large enough to be left out once.
+    is_shared: bool,
     event: &'a Event<'a>,
-    names: &'a Names,
-    subscription: &'a str,
+    names: &'b Names,
+    subscription: &'b str,
     /// Names that the members of `data` take.
-    lent: &'a BTreeSet<Vec<u8>>,
+    lent: &'b BTreeSet<Vec<u8>>,
 }
 
-impl Filling<'_> {
+impl<'a> Filling<'a, '_> {
     fn object(&mut self, members: &[Member]) -> Result<(), BodyError> {
-        let is_top = self.out.is_empty();
-        self.out.push(b'{');
+        let is_top = self.bytes.is_empty();
+        self.bytes.push(b'{');
         for Member { key, head, part } in members {
             if is_top && self.lent.contains(key.as_bytes()) {
                 continue;
             }
             match part {
-                Part::Place(place) => {
-                    let start = |out: &mut Vec<u8>| start_member(out, head);
-                    place.push(&mut self.out, start, self.event, self.names, self.subscription)?;
-                }
+                Part::Place(place) if !self.has(place)? => {}
                 Part::Spread => self.spread(),
                 part => {
-                    start_member(&mut self.out, head);
+                    self.separate();
+                    self.bytes.extend_from_slice(head);
                     self.part(part)?;
                 }
             }
         }
-        self.out.push(b'}');
+        self.bytes.push(b'}');
         Ok(())
     }
 
     fn part(&mut self, part: &Part) -> Result<(), BodyError> {
         match part {
-            Part::Text(text) => self.out.extend_from_slice(text),
+            Part::Text(text) => self.bytes.extend_from_slice(text),
             Part::Object(members) => self.object(members)?,
-            Part::Place(place) => {
-                let names = self.names;
-                if !place.push(&mut self.out, |_| {}, self.event, names, self.subscription)? {
-                    self.out.extend_from_slice(b"null");
-                }
-            }
+            Part::Place(place) if !self.has(place)? => self.bytes.extend_from_slice(b"null"),
+            Part::Place(Place::Data) => self.data(self.event.data.map_or("", |data| data.get())),
+            Part::Place(place) => place.push(&mut self.bytes, self.event, self.names, self.subscription)?,
             Part::List(parts) => {
-                self.out.push(b'[');
+                self.bytes.push(b'[');
                 for (index, part) in parts.iter().enumerate() {
                     if index > 0 {
-                        self.out.push(b',');
+                        self.bytes.push(b',');
                     }
                     self.part(part)?;
                 }
-                self.out.push(b']');
+                self.bytes.push(b']');
             }
             Part::Spread => {}
         }
         Ok(())
+    }
+
+    fn has(&self, place: &Place) -> Result<bool, BodyError> {
+        place.is_in(self.event, self.names)
     }
 
     /// What stands between the braces of `data`, byte for byte; that it is an object is known.
@@ -191,21 +209,26 @@ impl Filling<'_> {
         let inside = data.get().trim_matches([' ', '\t', '\n', '\r']);
         let inside = inside.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
         if !self.lent.is_empty() {
-            separate(&mut self.out);
-            self.out.extend_from_slice(inside.as_bytes());
+            self.separate();
+            self.data(inside);
         }
     }
-}
 
-fn start_member(out: &mut Vec<u8>, head: &[u8]) {
-    separate(out);
-    out.extend_from_slice(head);
-}
+    /// The producer's bytes, or the gap for them.
+    fn data(&mut self, bytes: &'a str) {
+        if self.is_shared && self.shared.is_none() {
+            self.shared = Some((self.bytes.len(), bytes.as_bytes()));
+        } else {
+            self.bytes.extend_from_slice(bytes.as_bytes());
+        }
+    }
 
-/// A comma, unless the object has just begun.
-fn separate(out: &mut Vec<u8>) {
-    if out.last() != Some(&b'{') {
-        out.push(b',');
+    /// A comma, unless the object has just begun.
+    fn separate(&mut self) {
+        let is_after_gap = self.shared.is_some_and(|(place, _)| place == self.bytes.len());
+        if self.bytes.last() != Some(&b'{') || is_after_gap {
+            self.bytes.push(b',');
+        }
     }
 }
 
@@ -317,7 +340,15 @@ mod tests {
         let names = serde_json::from_value(names).unwrap();
         let template = BodyTemplate::parse(template, Names::new(&names)).unwrap();
         let event = Event::parse(event.as_bytes(), &Hints::default()).unwrap();
-        let filled = template.fill(&event, "sub_1")?;
+        let whole = template.fill(&event, "sub_1", usize::MAX)?;
+        assert_eq!(whole.shared, None);
+        // With a gap for `data` it is the same body.
+        let Filled { mut bytes, shared } = template.fill(&event, "sub_1", 0)?;
+        if let Some((place, data)) = shared {
+            bytes.splice(place..place, data.iter().copied());
+        }
+        assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&whole.bytes));
+        let filled = whole.bytes;
         assert!(serde_json::from_slice::<Value>(&filled).is_ok(), "{}", String::from_utf8_lossy(&filled));
         Ok(String::from_utf8(filled).unwrap())
     }

@@ -489,7 +489,7 @@ mod tests {
         let (spec, subscription) = complete(all.spec);
         let login = subscription.auth.token_request().unwrap().request(std::time::Duration::from_secs(1));
         assert_eq!(
-            (login.url.as_str(), &login.body[..]),
+            (login.url.as_str(), &login.body.joined()[..]),
             ("http://localhost:5000/login", &b"password=root&username=root"[..])
         );
         assert!(spec.events.contains(&"document.processed".to_owned()));

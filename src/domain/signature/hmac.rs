@@ -13,6 +13,7 @@ use sha2::{Sha256, Sha384, Sha512};
 
 use crate::domain::fault::Fault;
 use crate::domain::headers;
+use crate::domain::payload::Payload;
 use crate::domain::secret::Secret;
 
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 1..=512;
@@ -81,13 +82,16 @@ impl HmacScheme {
     }
 
     /// Adds the time and id headers, where wanted, and the signature.
-    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8], added: &mut HeaderMap) {
+    pub fn sign(&self, id: &str, timestamp: i64, body: &Payload, added: &mut HeaderMap) {
         let timestamp = HeaderValue::from(timestamp);
-        let parts = self.content.iter().map(|piece| match piece {
-            Piece::Text(text) => text.as_bytes(),
-            Piece::Body => body,
-            Piece::Timestamp => timestamp.as_bytes(),
-            Piece::Id => id.as_bytes(),
+        let parts = self.content.iter().flat_map(|piece| {
+            let (text, body) = match piece {
+                Piece::Text(text) => (Some(text.as_bytes()), None),
+                Piece::Timestamp => (Some(timestamp.as_bytes()), None),
+                Piece::Id => (Some(id.as_bytes()), None),
+                Piece::Body => (None, Some(body.pieces().map(|piece| &**piece))),
+            };
+            text.into_iter().chain(body.into_iter().flatten())
         });
         let value = self.encoding.write(&self.prefix, &self.key.sign(parts));
         if let Some(name) = &self.timestamp_header {
@@ -280,7 +284,12 @@ mod tests {
 
     fn signed(settings: &Settings<'_>, id: &str, timestamp: i64, body: &str) -> Vec<(String, String)> {
         let mut headers = HeaderMap::new();
-        HmacScheme::new(settings).unwrap().sign(id, timestamp, body.as_bytes(), &mut headers);
+        HmacScheme::new(settings).unwrap().sign(
+            id,
+            timestamp,
+            &body.as_bytes().to_vec().into(),
+            &mut headers,
+        );
         let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
         headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
     }

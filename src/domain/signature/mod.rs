@@ -8,6 +8,8 @@ pub mod standard;
 
 use http::HeaderMap;
 
+use crate::domain::payload::Payload;
+
 /// A prepared signature scheme. A new scheme is one file and one variant.
 #[derive(Clone, Debug)]
 pub enum Scheme {
@@ -20,7 +22,7 @@ impl Scheme {
     ///
     /// `id` is the value of `webhook-id` (a default header of every delivery, so no scheme repeats it),
     /// `timestamp` is Unix seconds, `body` the bytes as sent.
-    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8], headers: &mut HeaderMap) {
+    pub fn sign(&self, id: &str, timestamp: i64, body: &Payload, headers: &mut HeaderMap) {
         match self {
             Scheme::Standard(scheme) => scheme.sign(id, timestamp, body, headers),
             Scheme::Hmac(scheme) => scheme.sign(id, timestamp, body, headers),

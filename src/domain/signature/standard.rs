@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::fault::Fault;
 use crate::domain::headers;
+use crate::domain::payload::Payload;
 use crate::domain::secret::Secret;
 
 /// The header with the attempt's time in Unix seconds.
@@ -91,21 +92,18 @@ impl Standard {
     }
 
     /// Adds `webhook-timestamp` and `webhook-signature`.
-    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8], added: &mut HeaderMap) {
+    pub fn sign(&self, id: &str, timestamp: i64, body: &Payload, added: &mut HeaderMap) {
         let is_live = |key: &&Key| key.until_unix_s.is_none_or(|until_unix_s| timestamp < until_unix_s);
         let live = self.keys.iter().filter(is_live);
         let timestamp = HeaderValue::from(timestamp);
         let mut signatures = String::with_capacity(self.keys.len() * ENTRY_BYTES);
         for key in live {
-            let signature = key
-                .mac
-                .clone()
-                .chain_update(id)
-                .chain_update(".")
-                .chain_update(timestamp.as_bytes())
-                .chain_update(".")
-                .chain_update(body)
-                .finalize();
+            let mut mac = key.mac.clone();
+            for part in [id.as_bytes(), b".", timestamp.as_bytes(), b"."] {
+                mac.update(part);
+            }
+            body.pieces().for_each(|piece| mac.update(piece));
+            let signature = mac.finalize();
             signatures.push_str(if signatures.is_empty() { "v1," } else { " v1," });
             BASE64.encode_append(&signature.into_bytes(), &mut signatures);
         }
@@ -162,7 +160,12 @@ mod tests {
             .map(|(secret, (_, until_unix_s))| Retiring { secret, until_unix_s: *until_unix_s })
             .collect();
         let mut headers = HeaderMap::new();
-        Standard::new(&secrets, &retiring).unwrap().sign(id, timestamp, body.as_bytes(), &mut headers);
+        Standard::new(&secrets, &retiring).unwrap().sign(
+            id,
+            timestamp,
+            &body.as_bytes().to_vec().into(),
+            &mut headers,
+        );
         assert_eq!(headers[TIMESTAMP], timestamp.to_string());
         assert_eq!(headers.len(), 2);
         headers[SIGNATURE].to_str().unwrap().to_owned()

@@ -177,7 +177,7 @@ mod tests {
     fn live(spec: &SubscriptionSpec, now_unix_s: i64) -> Vec<u8> {
         let sign = |spec: &SubscriptionSpec| {
             let mut headers = http::HeaderMap::new();
-            spec.check().unwrap().signatures[0].sign("e", now_unix_s, b"{}", &mut headers);
+            spec.check().unwrap().signatures[0].sign("e", now_unix_s, &b"{}".to_vec().into(), &mut headers);
             headers["webhook-signature"].to_str().unwrap().to_owned()
         };
         let signatures = sign(spec);

@@ -70,6 +70,19 @@ impl Receiver {
         .await
     }
 
+    /// Answers 200 and hands over what it was sent.
+    async fn recording() -> (Receiver, mpsc::UnboundedReceiver<String>) {
+        let (seen, requests) = mpsc::unbounded_channel();
+        let receiver = Receiver::start(move |mut stream| {
+            let seen = seen.clone();
+            async move {
+                seen.send(read_request(&mut stream).await.unwrap()).unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            }
+        });
+        (receiver.await, requests)
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -118,7 +131,7 @@ fn post(url: impl AsRef<str>) -> Request {
             (HeaderName::from_static("content-type"), HeaderValue::from_static("application/json")),
             (HeaderName::from_static("x-env"), HeaderValue::from_static("live")),
         ]),
-        body: Bytes::from_static(b"{\"a\":1}"),
+        body: Bytes::from_static(b"{\"a\":1}").into(),
         timeout: Duration::from_secs(5),
         token: None,
     }
@@ -139,15 +152,7 @@ fn failure(class: Class) -> Seen {
 
 #[tokio::test]
 async fn hands_the_request_over_unchanged_and_reports_a_200() {
-    let (seen, mut requests) = mpsc::unbounded_channel();
-    let receiver = Receiver::start(move |mut stream| {
-        let seen = seen.clone();
-        async move {
-            seen.send(read_request(&mut stream).await.unwrap()).unwrap();
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-        }
-    })
-    .await;
+    let (receiver, mut requests) = Receiver::recording().await;
     let answer = sender().send(post(receiver.url("/hook/a%2Fb?x=1"))).await;
     assert_eq!(answer.seen, Seen::Status(200));
     assert!(answer.excerpt.is_empty() && answer.retry_after.is_none());
@@ -167,8 +172,12 @@ async fn hands_the_request_over_unchanged_and_reports_a_200() {
 async fn a_request_without_a_body_can_be_sent() {
     let receiver = Receiver::answering("HTTP/1.1 204 No Content\r\n\r\n").await;
     for method in [Method::Get, Method::Delete, Method::Post] {
-        let request =
-            Request { method, headers: HeaderMap::new(), body: Bytes::new(), ..post(receiver.url("/")) };
+        let request = Request {
+            method,
+            headers: HeaderMap::new(),
+            body: Bytes::new().into(),
+            ..post(receiver.url("/"))
+        };
         assert_eq!(sender().send(request).await.seen, Seen::Status(204));
     }
 }
@@ -415,6 +424,20 @@ async fn a_rule_for_one_port_opens_no_other() {
     assert_eq!(sender.send(post(open.url("/"))).await.seen, Seen::Status(200));
     assert_eq!(sender.send(post(shut.url("/"))).await.seen, failure(Class::Blocked));
     assert_eq!(shut.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_body_in_pieces_goes_out_as_one_with_its_length() {
+    let payload =
+        crate::domain::payload::Payload::around(b"{\"a\":".to_vec(), Bytes::from_static(b"[1]"), b"}");
+    let (receiver, mut requests) = Receiver::recording().await;
+    let answer = sender().send(Request { body: payload, ..post(receiver.url("/")) }).await;
+    assert_eq!(answer.seen, Seen::Status(200), "{}", text(&answer));
+    let request = requests.recv().await.unwrap();
+    assert!(
+        request.contains("content-length: 9\r\n") && request.ends_with("\r\n\r\n{\"a\":[1]}"),
+        "{request}"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,145 @@
+//! One bad endpoint is not felt by the others; what is in hand is bounded by number, bytes and open files.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::app::{event, subscription};
+use crate::support::{App, Ledger, Receiver, Reply, eventually, free_port};
+
+/// Longer than any test.
+const NEVER: Duration = Duration::from_secs(600);
+
+/// A receiver of which `/hang` says nothing.
+async fn receiver() -> Receiver {
+    Receiver::start(|hit| {
+        let reply = Reply::status(200);
+        if hit.path == "/hang" { reply.after(NEVER) } else { reply }
+    })
+    .await
+}
+
+fn hanging(receiver: &Receiver, timeout_s: u32) -> Value {
+    let request = json!({ "url": receiver.url("/hang"), "timeout_s": timeout_s });
+    json!({ "tenant": "hog", "events": ["#"], "request": request })
+}
+
+fn events(prefix: &str, tenant: &str, count: usize) -> Vec<(String, Vec<u8>)> {
+    (0..count).map(|n| ("a.b".to_owned(), event(&format!("{prefix}_{n}"), tenant, "a.b"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_endpoint_leaves_half_of_the_places_to_the_others() {
+    let mut app = App::new();
+    // 24 for fresh events.
+    app.set("BROKER__PREFETCH", "40");
+    let receiver = receiver().await;
+    let serve = app.serve("all").await;
+    app.subscribe_all(&[hanging(&receiver, 120), subscription("well", &receiver.url("/well"))]).await;
+    let mixed = events("bad", "hog", 200).into_iter().zip(events("good", "well", 200));
+    app.amqp().await.publish_all(mixed.flat_map(|(bad, good)| [bad, good])).await;
+
+    let well = || async { receiver.hits().iter().filter(|hit| hit.path == "/well").count() == 200 };
+    eventually("everything for the others is delivered", 60, well).await;
+    let put_off = || async { serve.metric("paperboy_deferred_total", "cause=\"busy\"").await >= 150.0 };
+    eventually("what the hanging endpoint may not hold is put off", 30, put_off).await;
+    let half =
+        || async { (serve.metric("paperboy_held_by_slow", "queue=\"events\"").await - 12.0).abs() < 0.1 };
+    eventually("it holds half of the places of fresh events", 30, half).await;
+    let shown = app.json(&["status"]).await.remove(0);
+    assert_eq!(shown["slow_endpoints"][0]["tenant"], "hog", "{shown}");
+    assert!(shown["slow_endpoints"].as_array().unwrap().len() == 1, "{shown}");
+    serve.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_off_has_used_no_attempt_and_arrives_when_the_endpoint_recovers() {
+    let mut app = App::new();
+    app.set("BROKER__PREFETCH", "10");
+    let receiver = receiver().await;
+    let serve = app.serve("all").await;
+    let mut document = hanging(&receiver, 1);
+    document["retry"] = json!({ "kind": "fixed", "delay_s": 1, "max_attempts": 100 });
+    let made = app.subscribe(document).await;
+    let mut ledger = Ledger::default();
+    ledger.subscription("/hang", &made.secret);
+    (0..60).for_each(|n| ledger.expect(&format!("bad_{n}"), "/hang"));
+    app.amqp().await.publish_all(events("bad", "hog", 60).into_iter()).await;
+    let put_off = || async { serve.metric("paperboy_deferred_total", "cause=\"busy\"").await >= 30.0 };
+    eventually("messages are put off", 30, put_off).await;
+    receiver.change(|_| Reply::status(204));
+
+    let arrived = || async { ledger.audit(&receiver.hits()).lost.is_empty() };
+    eventually("everything arrives", 60, arrived).await;
+    // Every attempt that was made while it hung is counted, and nothing else is.
+    let failed = serve.metric("paperboy_attempts_total", "unreachable").await;
+    let counted: u32 =
+        receiver.hits().iter().map(|hit| hit.header("paperboy-attempt").parse::<u32>().unwrap() - 1).sum();
+    assert!((f64::from(counted) - failed).abs() < 0.1, "{counted} attempts counted, {failed} made");
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_off_for_too_long_is_a_dead_letter() {
+    let mut app = App::new();
+    app.set("BROKER__PREFETCH", "10");
+    app.set("DELIVERY__WAIT_AGE_MAX_S", "1");
+    let receiver = receiver().await;
+    let serve = app.serve("all").await;
+    app.subscribe(hanging(&receiver, 120)).await;
+    app.amqp().await.publish_all(events("bad", "hog", 40).into_iter()).await;
+    let dead = app.wait_for_dead(10, 60).await;
+    assert!(dead.iter().all(|letter| letter["reason"] == "starved"), "{dead:?}");
+    assert!(dead.iter().all(|letter| letter["attempts"] == 0), "{dead:?}");
+    serve.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fewer_messages_are_held_where_they_are_large() {
+    let mut app = App::new();
+    app.set("BROKER__PREFETCH", "40");
+    app.set("LIMITS__IN_HAND_BYTES_MAX", "1048576");
+    let receiver = receiver().await;
+    let serve = app.serve("all").await;
+    app.subscribe(subscription("acme", &receiver.url("/x"))).await;
+    let amqp = app.amqp().await;
+    let window = |places: f64| {
+        let serve = &serve;
+        move || async move { (serve.metric("paperboy_window", "queue=\"events\"").await - places).abs() < 0.1 }
+    };
+    eventually("it begins with one, which may be of any size", 20, window(1.0)).await;
+    amqp.publish_all(events("small", "acme", 100).into_iter()).await;
+    eventually("it grows while they are small", 20, window(24.0)).await;
+    let large = (0..20).map(|n| {
+        let data = "x".repeat(256 * 1024);
+        let event = json!({ "id": format!("large_{n}"), "type": "a.b", "tenant": "acme", "data": data });
+        ("a.b".to_owned(), event.to_string().into_bytes())
+    });
+    amqp.publish_all(large).await;
+    // 60 % of 1 MiB.
+    eventually("it shrinks when they are large", 20, window(2.0)).await;
+    let ids =
+        || receiver.hits().iter().map(|hit| hit.id().to_owned()).collect::<std::collections::BTreeSet<_>>();
+    eventually("all arrive", 60, || async { ids().len() == 120 }).await;
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_taken_than_files_may_be_open() {
+    let app = App::new();
+    app.migrate().await;
+    let log = app.path("limited.log");
+    let port = free_port();
+    let script = "ulimit -n 600; exec \"$0\" serve --role worker";
+    let mut command = app.command_of("bash");
+    command
+        .args(["-c", script, env!("CARGO_BIN_EXE_paperboy")])
+        .env("PAPERBOY__WORKER__LISTEN", format!("127.0.0.1:{port}"))
+        .stderr(Stdio::from(std::fs::File::create(&log).unwrap()));
+    let mut child = command.spawn().unwrap();
+    let read = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually("it takes", 30, || async { read().contains("taking from") }).await;
+    child.kill().await.unwrap();
+    assert!(read().contains("only 600 files may be open: 44 messages are taken at once"), "{}", read());
+}
