@@ -23,19 +23,39 @@ pub struct Probe {
 #[derive(Clone, Default)]
 pub struct Readiness {
     probes: Arc<Vec<Probe>>,
+    beside: Arc<Vec<Probe>>,
 }
 
 impl Readiness {
     /// Ready while none of these has a fault.
     pub fn new(probes: Vec<Probe>) -> Readiness {
-        Readiness { probes: Arc::new(probes) }
+        Readiness { probes: Arc::new(probes), beside: Arc::default() }
+    }
+
+    /// Tells of these as well, though the process is ready without them.
+    #[must_use]
+    pub fn beside(self, probes: Vec<Probe>) -> Readiness {
+        Readiness { beside: Arc::new(probes), ..self }
     }
 
     /// Name and reason of everything that is wrong now.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
-        let fault = |probe: &Probe| probe.fault.borrow().clone().map(|reason| (probe.name, reason));
-        self.probes.iter().filter_map(fault).collect()
+        told(&self.probes)
     }
+
+    /// Name and reason of what is wrong now and keeps the process from nothing else.
+    pub fn troubles(&self) -> Vec<(&'static str, String)> {
+        told(&self.beside)
+    }
+}
+
+fn told(probes: &[Probe]) -> Vec<(&'static str, String)> {
+    let fault = |probe: &Probe| probe.fault.borrow().clone().map(|reason| (probe.name, reason));
+    probes.iter().filter_map(fault).collect()
+}
+
+fn reasons(told: Vec<(&'static str, String)>) -> serde_json::Value {
+    told.into_iter().map(|(name, reason)| (name.to_owned(), serde_json::Value::from(reason))).collect()
 }
 
 pub(super) async fn alive() -> &'static str {
@@ -45,9 +65,11 @@ pub(super) async fn alive() -> &'static str {
 pub(super) async fn ready(From(state): From<State>) -> Response {
     let faults = state.readiness.faults();
     let status = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let reasons: serde_json::Map<_, _> =
-        faults.into_iter().map(|(name, reason)| (name.to_owned(), reason.into())).collect();
-    let body = json!({ "ready": status == StatusCode::OK, "faults": reasons });
+    let mut body = json!({ "ready": status == StatusCode::OK, "faults": reasons(faults) });
+    let troubles = state.readiness.troubles();
+    if !troubles.is_empty() {
+        body["troubles"] = reasons(troubles);
+    }
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
 

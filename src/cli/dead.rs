@@ -146,7 +146,7 @@ impl Command {
             return list.look_into_queues(common).await;
         }
         let config = common.load()?;
-        let (store, _) = services::open_store(&config).await?;
+        let store = services::open_store(&config).await?;
         let done = match self {
             Command::List(list) => list.run(common, &store).await,
             Command::Show { id, raw } => show(common, &store, &id, raw).await,

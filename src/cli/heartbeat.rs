@@ -43,6 +43,12 @@ pub(super) struct Heartbeat {
     pub(super) drains: bool,
     /// What keeps it from its work; empty when it is ready.
     pub(super) faults: Vec<String>,
+    /// The check values of the secrets keys it holds; none said by an older version.
+    #[serde(default)]
+    pub(super) keys: Vec<String>,
+    /// What is wrong beside that and keeps it from nothing else.
+    #[serde(default)]
+    pub(super) troubles: Vec<String>,
     /// None in a process that delivers nothing.
     pub(super) balance: Option<Counts>,
     /// The slow endpoints that hold most of its places.
@@ -159,10 +165,18 @@ impl Pulse {
             at_ms: now_ms,
             drains,
             faults: Vec::new(),
+            keys: Vec::new(),
+            troubles: Vec::new(),
             balance: None,
             slow: Vec::new(),
         };
         Ok(Pulse { redis, card, readiness, delivers, stop })
+    }
+
+    /// The same, saying which secrets keys the process holds.
+    pub(super) fn holding(mut self, key_checks: Vec<String>) -> Pulse {
+        self.card.keys = key_checks;
+        self
     }
 
     /// Takes the process off the board: it ends well and need not be waited for.
@@ -197,12 +211,14 @@ impl Pulse {
             self.card.balance = Some(balance.account().into());
             self.card.slow = places.slowest(SLOW_SHOWN).into_iter().map(SlowEndpoint::from).collect();
         }
+        let told = |told: Vec<(&str, String)>| {
+            told.into_iter().map(|(name, why)| format!("{name}: {why}")).collect()
+        };
         self.card.faults = match self.stop.is_cancelled() {
             true => vec!["stopping".to_owned()],
-            false => {
-                self.readiness.faults().into_iter().map(|(name, why)| format!("{name}: {why}")).collect()
-            }
+            false => told(self.readiness.faults()),
         };
+        self.card.troubles = told(self.readiness.troubles());
         let text = serde_json::to_string(&self.card).unwrap_or_default();
         self.redis.tell_process(&self.card.id, &text, LIFE).await
     }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::Failure;
 
-const LATER: [&str; 6] = ["deliveries", "batch", "doctor", "key", "source", "audit"];
+const LATER: [&str; 5] = ["deliveries", "batch", "doctor", "key", "audit"];
 
 /// What to say to a first word that is no command.
 pub(super) fn refuse(words: &[OsString]) -> Failure {

@@ -26,6 +26,7 @@ mod receiver;
 mod serve;
 mod services;
 mod shelf;
+mod source;
 mod stage;
 mod status;
 mod store;
@@ -96,6 +97,9 @@ enum Command {
     Config(config::Command),
     /// Queues, waiting retries, processes, the balance, and what is wrong
     Status(status::Status),
+    /// Queues that are there already: how their messages would become events
+    #[command(subcommand)]
+    Source(source::Command),
     /// The exchanges and queues on RabbitMQ: show, declare, check
     #[command(subcommand)]
     Topology(topology::Command),
@@ -165,6 +169,7 @@ impl Command {
             Command::Config(command) => command.run(&common),
             Command::Preset(command) => command.run(&common),
             Command::Status(status) => Box::pin(status.run(&common)).await,
+            Command::Source(command) => Box::pin(command.run(&common)).await,
             Command::Topology(command) => Box::pin(command.run(&common)).await,
             Command::Listen(listen) => Box::pin(listen.run(&common)).await,
             Command::Completions(completions) => completions.run(Cli::command()),

@@ -29,12 +29,17 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, nothing: &str) {
 
 /// A bar on a terminal, nothing elsewhere; its message stands before it.
 pub(super) fn progress(total: usize) -> ProgressBar {
+    progress_of(total, "events")
+}
+
+/// The same for other things than events.
+pub(super) fn progress_of(total: usize, things: &str) -> ProgressBar {
     if total < 2 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{msg}{bar:40} {pos}/{len} events  {per_sec}  {eta} left");
+    let template = format!("{{msg}}{{bar:40}} {{pos}}/{{len}} {things}  {{per_sec}}  {{eta}} left");
     let bar = ProgressBar::new(total as u64);
-    match style {
+    match ProgressStyle::with_template(&template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }

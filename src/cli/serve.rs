@@ -1,5 +1,7 @@
 //! `paperboy serve`: the one place where the real services are chosen and wired.
 
+mod sources;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,8 @@ use super::{Common, Failure, descriptors, log, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::rabbitmq::{Intake, RabbitMq, Share};
 use crate::broker::{Queue, Windows};
-use crate::cache::directory::{CachedDirectory, Freshness};
+use crate::cache::Freshness;
+use crate::cache::directory::CachedDirectory;
 use crate::cache::redis::Redis;
 use crate::config::{self, Config, Role};
 use crate::http::Sender;
@@ -26,6 +29,8 @@ use crate::worker::{self, Places, Worker, drain};
 
 /// Upper bounds of the buckets that attempts are counted in, in seconds.
 const SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+/// How long an unconfirmed publish is tried before its source is handed back.
+const PUBLISH_PATIENCE: Duration = Duration::from_secs(600);
 /// Room of the drain in each dead queue.
 const DRAIN_PREFETCH: u16 = 200;
 const DRAIN_BYTES_MAX: u64 = 64 << 20;
@@ -119,7 +124,7 @@ impl Process {
             })?),
             None => None,
         };
-        let (store, key) = match role {
+        let store = match role {
             Role::All | Role::Api => services::migrate_store(config).await?,
             Role::Worker => services::open_store(config).await?,
         };
@@ -131,10 +136,10 @@ impl Process {
         };
         let mut sender = services::sender(config)?;
         if let Some(redis) = &redis {
-            sender = sender.sharing_tokens(Arc::new(RedisShelf::new(redis.clone(), key.clone())));
+            sender = sender.sharing_tokens(Arc::new(RedisShelf::new(redis.clone(), store.clone())));
         }
         let sender = Arc::new(sender);
-        let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), key, freshness));
+        let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), freshness));
         let metrics = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
             .and_then(|builder| builder.install_recorder())
@@ -175,6 +180,7 @@ impl Process {
 
         let balance = Arc::new(Balance::default());
         let (mut delivering, mut delivering_now) = (None, None);
+        let (mut forwarding, mut beside) = (None, Vec::new());
         if delivers {
             let windows = Arc::new(Windows::default());
             let places = Arc::new(Places::new(Arc::clone(&windows)));
@@ -182,6 +188,14 @@ impl Process {
             let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
             delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), places)));
+
+            // Only publishing has to be possible: who subscribes is asked of the event later.
+            let (gate, gate_open) = watch::channel(false);
+            tasks.spawn(keep_gate(vec![self.broker.held()], gate, background.clone()));
+            if let Some(sources) = sources::start(&self.config, &self.broker, &gate_open, &stop)? {
+                beside.push(Probe { name: "sources", fault: sources.fault });
+                forwarding = Some(sources.task);
+            }
         }
         let mut draining = None;
         if drains {
@@ -200,11 +214,12 @@ impl Process {
                 let _ = intake.task.await;
             }));
         }
-        let readiness = Readiness::new(probes);
+        let readiness = Readiness::new(probes).beside(beside);
         let mut farewell = None;
         if let Some(redis) = self.redis {
             let pulse =
-                Pulse::new(redis, self.role, drains, readiness.clone(), delivering_now, stop.clone())?;
+                Pulse::new(redis, self.role, drains, readiness.clone(), delivering_now, stop.clone())?
+                    .holding(self.store.keys().check_values());
             farewell = Some(pulse.farewell());
             let until = background.clone();
             tasks.spawn(async move {
@@ -239,6 +254,7 @@ impl Process {
             () = stop.cancelled() => None,
             _ = tasks.join_next() => Some("a background task"),
             _ = ended(&mut delivering), if delivering.is_some() => Some("the worker"),
+            _ = ended(&mut forwarding), if forwarding.is_some() => Some("a source"),
             _ = ended(&mut draining), if draining.is_some() => Some("the drain of dead letters"),
         };
         if let Some(part) = failed {
@@ -257,6 +273,9 @@ impl Process {
             ),
             Some(Err(error)) => error!("the worker failed: {error}"),
             None => {}
+        }
+        if let Some(Err(error)) = ended(&mut forwarding).await {
+            error!("the sources failed: {error}");
         }
         if let Some(Err(error)) = ended(&mut draining).await {
             error!("the drain of dead letters failed: {error}");
@@ -310,7 +329,7 @@ impl Process {
             event_bytes_max: self.config.limits.event_bytes_max,
             wait_age_max: Duration::from_secs(self.config.delivery.wait_age_max_s.into()),
             grace: Duration::from_secs(self.config.delivery.grace_s.into()),
-            publish_patience: Duration::from_secs(600),
+            publish_patience: PUBLISH_PATIENCE,
         };
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
         let worker = Arc::new(Worker::new(

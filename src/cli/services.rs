@@ -1,14 +1,15 @@
 //! Opening the real services for a command, with failures that say what to do.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::Unconfirmed;
 use crate::broker::rabbitmq::inspect::Inspector;
 use crate::broker::rabbitmq::{RabbitMq, Settings};
-use crate::cache::directory::reconcile_after;
 use crate::cache::redis::Redis;
 use crate::config::{Config, SecretsKey};
+use crate::domain::keyring::Keyring;
 use crate::domain::seal::SealKey;
 use crate::http::guard::Guard;
 use crate::http::{Sender, SenderSettings};
@@ -20,23 +21,30 @@ use super::Failure;
 const CONFIRM_WAIT: Duration = Duration::from_secs(30);
 
 /// The store that is there; never makes one.
-pub(super) async fn open_store(config: &Config) -> Result<(Store, SealKey), Failure> {
+pub(super) async fn open_store(config: &Config) -> Result<Store, Failure> {
     // A missing store is the better message than its missing key.
     if let StoreUrl::Sqlite { path } = &config.store.url
         && !path.exists()
     {
         return Err(crate::store::OpenError::Missing { url: config.store.url.clone() }.into());
     }
-    let key = seal_key(config, false)?;
-    let store = Store::open(&config.store.url, &key).await?;
-    Ok((store, key))
+    Ok(Store::open(&config.store.url, keyring(config, false)?).await?)
 }
 
 /// The store, made or brought up to date where it has to be.
-pub(super) async fn migrate_store(config: &Config) -> Result<(Store, SealKey), Failure> {
-    let key = seal_key(config, true)?;
-    let store = Store::migrate(&config.store.url, &key).await?;
-    Ok((store, key))
+pub(super) async fn migrate_store(config: &Config) -> Result<Store, Failure> {
+    Ok(Store::migrate(&config.store.url, keyring(config, true)?).await?)
+}
+
+/// The key that is set, and those before it.
+fn keyring(config: &Config, may_make: bool) -> Result<Keyring, Failure> {
+    let newest = seal_key(config, may_make)?;
+    let older = config.secrets.old_keys.iter().filter_map(|key| match key {
+        SecretsKey::Inline(key) => Some(Ok(key.clone())),
+        SecretsKey::File(path) => Some(key_file(path, false)),
+        SecretsKey::None => None,
+    });
+    Ok(Keyring::new(newest, older.collect::<Result<_, _>>()?))
 }
 
 /// The key that seals secrets, made beside a new SQLite file where none is set.
@@ -59,10 +67,14 @@ fn seal_key(config: &Config, may_make: bool) -> Result<SealKey, Failure> {
             }
         },
     };
+    key_file(&path, may_make)
+}
+
+fn key_file(path: &Path, may_make: bool) -> Result<SealKey, Failure> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|error| Failure::world(format!("no randomness: {error}")))?;
     let is_new = !path.exists();
-    let key = key::load_or_make(&path, random, may_make)
+    let key = key::load_or_make(path, random, may_make)
         .map_err(|fault| Failure::world(fault.to_string()).hint(fault.hint()))?;
     if is_new {
         eprintln!("made the key that seals secrets at `{}`: keep it with the store", path.display());
@@ -116,8 +128,9 @@ pub(super) fn sender(config: &Config) -> Result<Sender, Failure> {
 pub(super) async fn spread(config: &Config, store: &Store, counter: u64, wait: bool) -> Result<(), Failure> {
     if let Some(redis) = redis(config)? {
         let posted = async {
-            let ours = format!("{} {}", store.id(), store.key_check());
-            if redis.claim(&ours).await? != ours {
+            // Which key it names does not matter here: processes go by the store's word.
+            let owner = redis.claim(&format!("{} {}", store.id(), store.key_check())).await?;
+            if owner.split(' ').next() != Some(store.id()) {
                 return Ok(false);
             }
             // Redis's counter promises that every change up to it is posted: so is whatever it lacks.
@@ -132,10 +145,11 @@ pub(super) async fn spread(config: &Config, store: &Store, counter: u64, wait: b
                 "warning: Redis belongs to another store than `{}`: the running processes do not see this change",
                 store.url()
             ),
-            Err(error) => eprintln!(
-                "warning: Redis was not told ({error:#}); running processes see the change within {:?}",
-                reconcile_after(config.cache.refresh())
-            ),
+            Err(error) => {
+                eprintln!(
+                    "warning: Redis was not told ({error:#}); running processes hear it from the store"
+                );
+            }
         }
     }
     if wait {

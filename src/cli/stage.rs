@@ -121,12 +121,23 @@ impl Stage {
 
     /// Starts a process that runs until it is stopped; its log goes to a file.
     pub(super) fn start(&mut self, name: &str, arguments: &[&str]) -> Result<(), Failure> {
+        self.start_with(name, arguments, None)
+    }
+
+    /// The same, with settings for this process alone.
+    pub(super) fn start_with(
+        &mut self,
+        name: &str,
+        arguments: &[&str],
+        settings: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<(), Failure> {
         let number = self.running.len() + 1;
         let log = self.folder.path().join(format!("{number}-{name}.log"));
         let cannot = |error: std::io::Error| cannot_run(arguments, &error);
         let file = File::options().create(true).append(true).open(&log).map_err(cannot)?;
         let other = file.try_clone().map_err(cannot)?;
         let mut command = self.command(arguments);
+        command.envs(settings);
         // A group of its own: ctrl-C is for the caller, which then ends each process in order. Its input is
         // ours, and ends with us whatever happens.
         command.stdin(Stdio::piped()).stdout(file).stderr(other).process_group(0);

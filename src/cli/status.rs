@@ -256,7 +256,12 @@ async fn kept(config: &Config) -> Kept {
 fn process_row(process: &Heartbeat) -> Vec<String> {
     let count =
         |of: fn(&Counts) -> u64| process.balance.as_ref().map_or("-".to_owned(), |it| of(it).to_string());
-    let state = if process.faults.is_empty() { "ready".to_owned() } else { process.faults.join("; ") };
+    let state = match (process.faults.as_slice(), process.troubles.as_slice()) {
+        ([], []) => "ready".to_owned(),
+        // What it is stands among the warnings.
+        ([], _) => "ready, with trouble".to_owned(),
+        (faults, _) => faults.join("; "),
+    };
     vec![
         process.role.clone(),
         output::printable(&process.host),
@@ -281,6 +286,7 @@ fn process_json(process: &Heartbeat) -> Value {
         "seen": output::moment(process.at_ms),
         "ready": process.faults.is_empty(),
         "faults": process.faults,
+        "troubles": process.troubles,
         "drains": process.drains,
         "balance": process.balance.as_ref().map(counts_json),
     })

@@ -1,4 +1,6 @@
-//! `paperboy store migrate|status`.
+//! `paperboy store migrate|status|rotate-key`.
+
+mod rotate_key;
 
 use clap::Subcommand;
 use serde_json::json;
@@ -12,6 +14,8 @@ pub(super) enum Command {
     Migrate,
     /// Show where the store is, its version and what it holds
     Status,
+    /// Seal every secret with `secrets.key`, while processes run
+    RotateKey(rotate_key::RotateKey),
 }
 
 impl Command {
@@ -19,7 +23,7 @@ impl Command {
         let config = common.load()?;
         match self {
             Command::Migrate => {
-                let (store, _) = services::migrate_store(&config).await?;
+                let store = services::migrate_store(&config).await?;
                 if common.json {
                     output::json_line(&json!({ "url": store.url().to_string(), "store_id": store.id() }));
                 } else {
@@ -27,6 +31,7 @@ impl Command {
                 }
                 store.close().await;
             }
+            Command::RotateKey(rotate) => rotate.run(common, &config).await?,
             Command::Status => {
                 let status = Store::status(&config.store.url).await?;
                 if common.json {
@@ -47,6 +52,7 @@ impl Command {
                     ("store", status.url.to_string()),
                     ("there", if status.exists { "yes" } else { "no" }.to_owned()),
                     ("id", status.store_id.unwrap_or_else(|| "-".into())),
+                    ("key check", status.key_check.unwrap_or_else(|| "-".into())),
                     ("changes applied", status.applied.len().to_string()),
                     ("changes pending", status.pending.to_string()),
                     ("subscriptions", status.subscriptions.to_string()),

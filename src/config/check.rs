@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     ApiConfig, BrokerConfig, BrokerUrl, CacheConfig, Config, DeadConfig, DeliveryConfig, EgressConfig, Fault,
     LimitsConfig, LogConfig, LogFormat, RedisConfig, RedisUrl, Role, SecretsConfig, SecretsKey, StoreConfig,
-    StoreUrl, WorkerConfig, settings::Settings,
+    StoreUrl, WorkerConfig, settings::Settings, sources::SourceTables,
 };
 use crate::{
     domain::{seal::SealKey, secret::Secret},
@@ -15,13 +15,14 @@ use crate::{
 };
 
 /// Turns settings into a [`Config`], adding every fault to `faults`; `None` if a part could not be made.
-pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) -> Option<Config> {
+pub(super) fn check(settings: &Settings, sources: &SourceTables, faults: &mut Vec<Fault>) -> Option<Config> {
     let mut check = Check { settings, faults };
     let broker_url = check.broker_url();
     let redis_url = check.redis_url();
     let store_url = check.store_url();
     let listen = check.listen();
     let key = check.secrets_key();
+    let old_keys = check.old_keys();
     check.key_of(store_url.as_ref(), key.as_ref());
     let format = check.log_format();
     let broker = (
@@ -52,6 +53,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) -> Option<Conf
     let filter = check.log_filter();
 
     let (prefix, delay_unit_ms, prefetch, start_wait_s) = broker;
+    let sources = sources.check(&prefix, faults);
     let declare = settings.flag("broker.declare");
     Some(Config {
         broker: BrokerConfig { url: broker_url?, prefix, delay_unit_ms, prefetch, declare, start_wait_s },
@@ -60,12 +62,13 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) -> Option<Conf
         cache,
         api: ApiConfig { listen: listen?, keys: api_keys },
         worker,
-        secrets: SecretsConfig { key: key? },
+        secrets: SecretsConfig { key: key?, old_keys },
         delivery,
         dead,
         limits,
         egress,
         log: LogConfig { format: format?, filter },
+        sources,
     })
 }
 
@@ -216,24 +219,30 @@ impl Check<'_> {
     }
 
     fn secrets_key(&mut self) -> Option<SecretsKey> {
-        const HINT: &str = "write 32 bytes as base64 (`openssl rand -base64 32` makes them), or `file:PATH`";
         match self.settings.text("secrets.key") {
             "" => Some(SecretsKey::None),
-            "file:" => {
-                self.fault("secrets.key", "names no file", HINT);
-                None
-            }
-            text => match text.strip_prefix("file:") {
-                Some(path) => Some(SecretsKey::File(PathBuf::from(path))),
-                None => match SealKey::from_base64(text) {
-                    Ok(key) => Some(SecretsKey::Inline(key)),
-                    Err(reason) => {
-                        self.fault("secrets.key", &format!("cannot be used: {reason}"), HINT);
-                        None
-                    }
-                },
+            text => match one_key(text) {
+                Ok(key) => Some(key),
+                Err(reason) => {
+                    self.fault("secrets.key", &reason, KEY_HINT);
+                    None
+                }
             },
         }
+    }
+
+    fn old_keys(&mut self) -> Vec<SecretsKey> {
+        let mut keys = Vec::new();
+        for (place, text) in self.settings.list("secrets.old_keys").iter().enumerate() {
+            match one_key(text) {
+                Ok(key) => keys.push(key),
+                Err(reason) => {
+                    let rest = format!("holds a key (number {}) that {reason}", place + 1);
+                    self.fault("secrets.old_keys", &rest, KEY_HINT);
+                }
+            }
+        }
+        keys
     }
 
     fn egress_allow(&mut self) -> Vec<String> {
@@ -296,6 +305,19 @@ impl Check<'_> {
             self.fault("log.filter", &format!("cannot be used: {reason}"), HINT);
         }
         filter.into()
+    }
+}
+
+const KEY_HINT: &str = "write 32 bytes as base64 (`openssl rand -base64 32` makes them), or `file:PATH`";
+
+/// One key, or what is wrong with it; never the text itself.
+fn one_key(text: &str) -> Result<SecretsKey, String> {
+    match text.strip_prefix("file:") {
+        Some("") => Err("names no file".to_owned()),
+        Some(path) => Ok(SecretsKey::File(PathBuf::from(path))),
+        None => SealKey::from_base64(text)
+            .map(SecretsKey::Inline)
+            .map_err(|reason| format!("cannot be used: {reason}")),
     }
 }
 

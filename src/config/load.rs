@@ -11,6 +11,7 @@ use super::{
     Config, Fault,
     check::check,
     settings::{Settings, VARIABLE_PREFIX},
+    sources::SourceTables,
 };
 
 /// What is laid over the defaults, weakest first. Holds secrets, so it cannot be printed.
@@ -70,20 +71,32 @@ impl Sources {
 /// # Errors
 /// Every fault there is, in the order of the sources: names and types first, values after them.
 pub fn load(sources: &Sources) -> Result<Config, Vec<Fault>> {
-    let (settings, mut faults) = merge(sources);
-    match check(&settings, &mut faults) {
+    let Merged { settings, sources, mut faults } = merge(sources);
+    match check(&settings, &sources, &mut faults) {
         Some(config) if faults.is_empty() => Ok(config),
         _ => Err(faults),
     }
 }
 
+/// Settings that are not checked yet.
+pub(super) struct Merged {
+    pub(super) settings: Settings,
+    /// The queues that are there already.
+    pub(super) sources: SourceTables,
+    pub(super) faults: Vec<Fault>,
+}
+
 /// Lays the sources over each other; a key at fault keeps the value it had before.
-pub(super) fn merge(sources: &Sources) -> (Settings, Vec<Fault>) {
+pub(super) fn merge(sources: &Sources) -> Merged {
     let mut settings = Settings::defaults();
     let mut faults = Vec::new();
+    let mut tables = SourceTables::default();
     if let Some(file) = &sources.file {
         match parse(file) {
-            Ok(table) => settings.apply_file(file.path.clone(), table, &mut faults),
+            Ok(mut table) => {
+                tables = SourceTables::take(file.path.clone(), &mut table);
+                settings.apply_file(file.path.clone(), table, &mut faults);
+            }
             Err(fault) => faults.push(fault),
         }
     }
@@ -100,7 +113,7 @@ pub(super) fn merge(sources: &Sources) -> (Settings, Vec<Fault>) {
     for (key, value) in &sources.flags {
         faults.extend(settings.apply_flag(key, value.clone()).err());
     }
-    (settings, faults)
+    Merged { settings, sources: tables, faults }
 }
 
 fn parse(file: &ConfigFile) -> Result<Table, Fault> {
@@ -214,9 +227,6 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_named_as_such() {
-        assert!(
-            only_fault(Some("[[sources]]\nqueue = \"q\""), &[]).contains("`sources` is not supported yet")
-        );
         assert!(
             only_fault(Some("[delivery_log]\nkeep = 1"), &[]).contains("`delivery_log` is not supported yet")
         );

@@ -12,6 +12,7 @@ mod nearest;
 mod redis_url;
 mod settings;
 mod show;
+mod sources;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -21,10 +22,11 @@ pub use fault::Fault;
 pub use load::{ConfigFile, Sources, load};
 pub use redis_url::RedisUrl;
 pub use show::show;
+pub use sources::source_documents;
 
 pub use crate::store::StoreUrl;
 
-use crate::domain::{seal::SealKey, secret::Secret};
+use crate::domain::{seal::SealKey, secret::Secret, source::Source};
 
 /// `config/default.toml` as it was when the binary was built.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -44,6 +46,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     pub egress: EgressConfig,
     pub log: LogConfig,
+    /// Queues that are there already; names and queues differ.
+    pub sources: Vec<Source>,
 }
 
 #[derive(Debug, Clone)]
@@ -129,6 +133,8 @@ pub struct WorkerConfig {
 #[derive(Debug, Clone)]
 pub struct SecretsConfig {
     pub key: SecretsKey,
+    /// Those before it, never [`SecretsKey::None`].
+    pub old_keys: Vec<SecretsKey>,
 }
 
 /// Where the key that seals secrets at rest comes from.
@@ -295,6 +301,7 @@ mod tests {
                 ("PAPERBOY__BROKER__URL", "amqp://u:canary-broker@h/v"),
                 ("PAPERBOY__REDIS__URL", "redis://:canary-redis@h"),
                 ("PAPERBOY__SECRETS__KEY", "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LTEyMzQ="),
+                ("PAPERBOY__SECRETS__OLD_KEYS", "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LTU2Nzg="),
             ])
         );
         assert!(!text.contains("canary") && !text.contains("Y2Fu"), "{text}");

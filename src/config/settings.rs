@@ -10,7 +10,7 @@ use super::{DEFAULTS, Fault, nearest::nearest};
 pub(super) const VARIABLE_PREFIX: &str = "PAPERBOY__";
 
 /// Tables of later versions: named, so that nobody looks for a typing mistake.
-const NOT_YET: [&str; 2] = ["sources", "delivery_log"];
+const NOT_YET: [&str; 1] = ["delivery_log"];
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use url::Url;
 use super::{
     DEFAULTS, Fault, Sources, StoreUrl,
     broker_url::redacted,
-    load::merge,
+    load::{Merged, merge},
     settings::{Setting, Settings},
 };
 use crate::domain::secret::MASK;
@@ -21,8 +21,8 @@ use crate::domain::secret::MASK;
 /// # Errors
 /// Unknown keys and wrong types, all of them.
 pub fn show(sources: &Sources) -> Result<String, Vec<Fault>> {
-    let (settings, faults) = merge(sources);
-    if faults.is_empty() { Ok(print(&settings)) } else { Err(faults) }
+    let Merged { settings, sources, faults } = merge(sources);
+    if faults.is_empty() { Ok(print(&settings) + &sources.show()) } else { Err(faults) }
 }
 
 fn print(settings: &Settings) -> String {
@@ -58,13 +58,16 @@ fn harmless(name: &str, setting: &Setting) -> Value {
     let Value::String(text) = &setting.value else {
         return match (name, &setting.value) {
             ("api.keys", Value::Array(keys)) => Value::Array(keys.iter().map(|_| MASK.into()).collect()),
+            ("secrets.old_keys", Value::Array(keys)) => {
+                let shown = |key: &Value| key.as_str().map_or(MASK, |text| key_text(text)).into();
+                Value::Array(keys.iter().map(shown).collect())
+            }
             (_, value) => value.clone(),
         };
     };
     let shown = match name {
         _ if text.is_empty() => String::new(),
-        "secrets.key" if text.starts_with("file:") => text.clone(),
-        "secrets.key" => MASK.into(),
+        "secrets.key" => key_text(text).to_owned(),
         "store.url" => StoreUrl::parse(text).map_or(MASK.into(), |url| url.to_string()),
         _ if name.ends_with(".url") => {
             Url::parse(text).ok().filter(Url::has_host).map_or(MASK.into(), |url| redacted(&url))
@@ -72,6 +75,11 @@ fn harmless(name: &str, setting: &Setting) -> Value {
         _ => text.clone(),
     };
     Value::String(shown)
+}
+
+/// The path of a key file is no secret, the key is.
+fn key_text(text: &str) -> &str {
+    if text.starts_with("file:") { text } else { MASK }
 }
 
 #[cfg(test)]
@@ -129,9 +137,11 @@ mod tests {
                     ("PAPERBOY__STORE__URL", store),
                     ("PAPERBOY__API__KEYS", "canary,canary"),
                     ("PAPERBOY__SECRETS__KEY", "canary"),
+                    ("PAPERBOY__SECRETS__OLD_KEYS", "canary,file:/run/old"),
                 ],
             ))
             .unwrap();
+            assert!(shown.contains("old_keys = [\"***\", \"file:/run/old\"]"), "{shown}");
             assert!(!shown.contains("canary"), "{shown}");
             assert!(shown.contains("keys = [\"***\", \"***\"]"), "{shown}");
         }

@@ -3,11 +3,15 @@
 //! A value is looked up in the producer's text without building a tree of it, so that a number such as
 //! 12345678901234567890123 comes out as it was written.
 
+pub(super) mod set;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+pub use self::set::PointerSet;
 
 /// A checked pointer, `""` for the whole document or `/name/0/…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,16 @@ impl Pointer {
         let names = text.strip_prefix('/').ok_or(PointerFault::NoSlash)?;
         let tokens: Vec<String> = names.split('/').map(unescape).collect::<Result<_, _>>()?;
         if tokens.len() > DEPTH_MAX { Err(PointerFault::TooDeep) } else { Ok(Pointer { tokens }) }
+    }
+
+    /// The pointer below the member `name` of what it points into: `/name/rest` gives `/rest`. `None` if it begins
+    /// with another name.
+    pub fn below(mut self, name: &str) -> Option<Self> {
+        let begins = self.tokens.first().is_some_and(|token| token == name);
+        begins.then(|| {
+            self.tokens.remove(0);
+            self
+        })
     }
 
     /// Finds the value in `document`; `None` when there is nothing there.
@@ -129,7 +143,8 @@ impl<'de> DeserializeSeed<'de> for IsName<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
+        // As bytes: a name that is no Unicode text (a lone surrogate) must not hide the others.
+        deserializer.deserialize_bytes(self)
     }
 }
 
@@ -140,8 +155,8 @@ impl Visitor<'_> for IsName<'_> {
         f.write_str("a name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
-        Ok(name == self.0)
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<bool, E> {
+        Ok(name == self.0.as_bytes())
     }
 }
 

@@ -72,6 +72,11 @@ impl SealKey {
         HEXLOWER.encode(&self.id_bytes())
     }
 
+    /// What everything begins with that this key has sealed, seven bytes.
+    pub fn mark(&self) -> Vec<u8> {
+        [&MAGIC[..], &self.id_bytes()].concat()
+    }
+
     /// Sixteen hex characters by which processes see that they hold the same key.
     pub fn check_value(&self) -> String {
         HEXLOWER.encode(&self.fingerprint::<CHECK_BYTES>(b"paperboy seal key check\0"))
@@ -154,6 +159,7 @@ mod tests {
             let sealed = key(1).seal([9; 24], NAME, plain);
             assert_eq!(sealed.len(), HEAD_BYTES + plain.len() + 16);
             assert_eq!(key(1).open(NAME, &sealed).unwrap(), plain);
+            assert!(sealed.starts_with(&key(1).mark()) && !sealed.starts_with(&key(2).mark()));
         }
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::auth::Auth;
 use crate::domain::event::Event;
+use crate::domain::filter::Filter;
 use crate::domain::matching::Pattern;
 use crate::domain::name::{SubscriptionId, Tenant};
 use crate::domain::request::{BodyForm, ConstantHeaders, Method};
@@ -18,6 +19,7 @@ use crate::domain::signature::Scheme;
 pub use crate::domain::spec::SubscriptionSpec;
 use crate::domain::statuses::StatusSet;
 use crate::domain::template::UrlTemplate;
+use crate::domain::veil::Veil;
 
 /// One subscription of one tenant.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct Subscription {
     pub interactive: Vec<Pattern>,
     /// Keys of an event's scope and the values that are wanted of each; empty is the whole tenant.
     pub scope: Vec<(String, Vec<String>)>,
+    /// A condition on the payload of what is wanted otherwise.
+    pub filter: Option<Filter>,
     pub request: RequestPlan,
     pub auth: Auth,
     /// The subscription's own headers and its credentials, with the defaults, ready to be sent.
@@ -44,6 +48,8 @@ pub struct Subscription {
     /// What counts as delivered.
     pub success: StatusSet,
     pub retry: Retry,
+    /// Hides its secrets in what its receiver answers.
+    pub veil: Veil,
 }
 
 /// Who disabled a subscription: it decides what becomes of its fresh events.
@@ -78,7 +84,8 @@ impl RequestPlan {
 }
 
 impl Subscription {
-    /// Whether it wants this event; whether it is enabled is another question.
+    /// Whether it wants events of this tenant, type and scope; whether it is enabled, and what its filter says of
+    /// the payload, are other questions.
     pub fn matches(&self, event: &Event<'_>) -> bool {
         self.tenant == event.tenant
             && (self.events.iter().any(|pattern| pattern.matches(event.kind.as_str()))
@@ -91,6 +98,11 @@ impl Subscription {
     /// Whether this event is sent once and never again, whatever comes back.
     pub fn is_interactive(&self, event: &Event<'_>) -> bool {
         self.interactive.iter().any(|pattern| pattern.matches(event.kind.as_str()))
+    }
+
+    /// Whether its filter, if it has one, lets this event through.
+    pub fn accepts(&self, event: &Event<'_>) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.accepts(event.data))
     }
 }
 

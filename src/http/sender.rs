@@ -21,11 +21,12 @@ use super::{
     tokens::{LoginAnswer, Shelf, Tokens, is_too_long},
 };
 use crate::domain::{
-    auth::TokenRequest,
+    auth::{Auth, TokenRequest},
     outcome::{Answer, parse_retry_after},
     request::{Method, Request},
     secret::Secret,
     statuses::{Class, Seen},
+    veil::Veil,
 };
 
 /// Bytes kept of an answer that is no success.
@@ -82,16 +83,24 @@ impl Sender {
 
     /// Sends, after a login where there is one, and once more after a new login if that token is refused (RFC 6750
     /// §3.1 answers 401 to one that has ended).
-    async fn exchange(&self, mut request: Request, deadline: Instant) -> Result<Response, Failure> {
-        let Some(login) = request.token.take() else { return self.head_by(request, deadline).await };
+    ///
+    /// Gives back the token beside the answer, which may repeat it.
+    async fn exchange(
+        &self,
+        mut request: Request,
+        deadline: Instant,
+    ) -> Result<(Response, Option<Secret>), Failure> {
+        let Some(login) = request.token.take() else {
+            return Ok((self.head_by(request, deadline).await?, None));
+        };
         let token = self.token(&login, None, deadline).await?;
         let response = self.head_by(authorized(request.clone(), &token), deadline).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
-            return Ok(response);
+            return Ok((response, Some(token)));
         }
         self.drains.take(response);
         let token = self.token(&login, Some(&token), deadline).await?;
-        self.head_by(authorized(request, &token), deadline).await
+        Ok((self.head_by(authorized(request, &token), deadline).await?, Some(token)))
     }
 
     async fn token(
@@ -166,7 +175,15 @@ impl Transport for Sender {
         let head = self.exchange(request, deadline).await;
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match head {
-            Ok(response) => self.answer(response, elapsed_ms).await,
+            Ok((response, token)) => {
+                let mut answer = self.answer(response, elapsed_ms).await;
+                if let Some(token) = token {
+                    let text = String::from_utf8_lossy(&answer.excerpt);
+                    let bare = token.expose().rsplit(' ').next().unwrap_or_default();
+                    answer.excerpt = Veil::new(&[bare.into()], &Auth::None).hide(&text).into_bytes();
+                }
+                answer
+            }
             Err(failure) => failed(failure, elapsed_ms),
         }
     }

@@ -3,12 +3,12 @@
 //! One login at a time for each distinct one, whoever asks: the others wait for it and take what it brought, a failure
 //! too. A login that hangs holds up nobody but those who need its token, and those within their own time limits.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use moka::future::Cache;
 use tokio::sync::Mutex;
 use tracing::debug;
 
@@ -21,10 +21,8 @@ use crate::domain::statuses::Class;
 
 /// The longest a login is waited for, also where the delivery has more time.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Logins remembered at a time; one more forgets the one that was not used for longest.
-const LOGINS_MAX: u64 = 10_000;
-/// A login nobody asks for is forgotten after this.
-const IDLE: Duration = Duration::from_secs(3600);
+/// Logins remembered at a time; one more forgets those that nobody asks for just now.
+const LOGINS_MAX: usize = 10_000;
 
 /// A place where processes share tokens. Whatever goes wrong there means "nothing there".
 pub trait Shelf: Send + Sync {
@@ -58,7 +56,7 @@ pub(super) struct LoginAnswer {
 }
 
 pub(super) struct Tokens {
-    slots: Cache<[u8; 32], Arc<Mutex<Slot>>>,
+    slots: std::sync::Mutex<HashMap<[u8; 32], Arc<Mutex<Slot>>>>,
     shelf: Option<Arc<dyn Shelf>>,
 }
 
@@ -76,8 +74,16 @@ struct Kept {
 
 impl Tokens {
     pub(super) fn new(shelf: Option<Arc<dyn Shelf>>) -> Tokens {
-        let slots = Cache::builder().max_capacity(LOGINS_MAX).time_to_idle(IDLE).build();
-        Tokens { slots, shelf }
+        Tokens { slots: std::sync::Mutex::default(), shelf }
+    }
+
+    fn slot(&self, key: [u8; 32]) -> Arc<Mutex<Slot>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= LOGINS_MAX && !slots.contains_key(&key) {
+            // Whoever asks holds its slot; what is forgotten is fetched again.
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        Arc::clone(slots.entry(key).or_default())
     }
 
     /// The value of `authorization`; another one than `rejected`, which a receiver refused.
@@ -95,7 +101,7 @@ impl Tokens {
         A: Future<Output = Result<LoginAnswer, Failure>>,
     {
         let limit = deadline.min(Instant::now() + LOGIN_TIMEOUT);
-        let slot = self.slots.get_with(login.key(), async { Arc::default() }).await;
+        let slot = self.slot(login.key());
         let asked = Instant::now();
         let taken = tokio::time::timeout_at(limit.into(), slot.lock()).await;
         let mut slot =

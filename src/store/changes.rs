@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 
 use super::pool::Session;
-use super::{Store, Write, column, count};
+use super::{Store, Write, column, count, meta};
 use crate::domain::name::Tenant;
 
 /// What has changed since a moment.
@@ -21,6 +21,8 @@ pub struct Changes {
     pub counter: u64,
     /// The tenants changed since, each with its version now; lowest version first.
     pub tenants: Vec<(String, u64)>,
+    /// The key that secrets are sealed with, as the store knows it.
+    pub key_check: String,
 }
 
 impl Store {
@@ -31,7 +33,8 @@ impl Store {
         version_of(&mut connection, tenant.as_str()).await.with_context(|| could_not_read(tenant.as_str()))
     }
 
-    /// The counter now, and the tenants whose version is above `version`.
+    /// The counter now, and the tenants whose version is above `version`. From now on this process seals with
+    /// the key that the store names, if it holds that.
     pub async fn changes_since(&self, version: u64) -> anyhow::Result<Changes> {
         self.read_changes(version).await.context("could not read the changes from the store")
     }
@@ -51,8 +54,14 @@ impl Store {
                 tenants.push((row.get("tenant")?, count(row.get("version")?)));
             }
         }
+        let key_check: String =
+            snapshot.query("SELECT value FROM meta WHERE key = 'key_check'").fetch_value().await?;
         snapshot.commit().await?;
-        Ok(Changes { counter, tenants })
+        // Not while somebody writes: this was read a moment ago, and a writer goes by what stands there now.
+        if let Ok(_turn) = self.inner.writing.try_lock() {
+            self.inner.key.follow(&key_check);
+        }
+        Ok(Changes { counter, tenants, key_check })
     }
 }
 
@@ -64,12 +73,13 @@ pub(super) async fn version_of(on: &mut impl Session, tenant: &str) -> Result<u6
 }
 
 impl Store {
-    /// The transaction of a change. It waits for every other change and locks the counter before it reads
+    /// The transaction of a change, which may write sealed records too. It waits for every other change and locks the counter before it reads
     /// anything: a change that read first could be overtaken between its reading and its writing.
     pub(super) async fn begin_change(&self) -> Result<Write<'_>, sqlx::Error> {
         let mut write = self.begin_write().await?;
         // `FOR UPDATE` would say it better, and is unknown to SQLite.
         write.query("UPDATE counters SET value = value WHERE name = 'changes'").execute().await?;
+        meta::hold_key(&mut write, &self.inner.key).await?;
         Ok(write)
     }
 }

@@ -294,9 +294,8 @@ impl Store {
     /// Keeps letters, all or none, and returns how many were new; one that is kept already is left as it
     /// is, whatever was decided about it.
     pub async fn keep_dead(&self, letters: &[DeadLetter]) -> Result<usize, KeepError> {
-        // Sealed before the lock is taken.
+        let mut write = self.begin_sealed_write().await.map_err(keep_error)?;
         let sealed = letters.iter().map(|letter| self.seal_letter(letter)).collect::<Result<Vec<_>, _>>()?;
-        let mut write = self.begin_write().await.map_err(keep_error)?;
         let mut new = 0;
         for letter in &sealed {
             new += usize::from(insert(&mut write, letter).await.map_err(keep_error)?);
@@ -315,8 +314,8 @@ impl Store {
     pub async fn keep_undrainable(&self, letter: &DeadLetter, why: &str) -> Result<bool, KeepError> {
         let stand_in = letter.undrainable(why);
         // The key of the letter refused, so that two refused letters of one body are both kept.
+        let mut write = self.begin_sealed_write().await.map_err(keep_error)?;
         let sealed = self.seal_letter_as(&stand_in, letter.key())?;
-        let mut write = self.begin_write().await.map_err(keep_error)?;
         let new = insert(&mut write, &sealed).await.map_err(keep_error)?;
         write.commit().await.map_err(keep_error)?;
         Ok(new)
@@ -444,7 +443,7 @@ impl Store {
         let key: Vec<u8> = row.get("letter_key")?;
         let open = |part: &str| -> anyhow::Result<Vec<u8>> {
             let sealed: Vec<u8> = row.get(part)?;
-            let opened = self.inner.key.open(&record_name(&key, part), &sealed);
+            let opened = self.open_sealed(&record_name(&key, part), &sealed);
             opened.with_context(|| format!("its {part} cannot be opened"))
         };
         Ok(DeadLetterFull {
@@ -466,7 +465,7 @@ struct SealedLetter<'a> {
 }
 
 /// What a sealed part of a letter is sealed for.
-fn record_name(key: &[u8], part: &str) -> Vec<u8> {
+pub(super) fn record_name(key: &[u8], part: &str) -> Vec<u8> {
     [b"dead letter\0", part.as_bytes(), b"\0", key].concat()
 }
 

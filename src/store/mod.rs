@@ -16,6 +16,8 @@ mod meta;
 mod opening;
 mod pool;
 mod postgres;
+pub mod rotation;
+mod sealing;
 mod sqlite;
 mod statement;
 pub mod status;
@@ -27,7 +29,6 @@ pub mod url;
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use self::changes::Changes;
@@ -36,11 +37,14 @@ pub use self::dead::{
 };
 pub use self::opening::OpenError;
 use self::pool::{Pool, Session, Transaction};
+pub use self::rotation::Resealed;
+use self::sealing::Sealing;
 use self::statement::Statement;
 pub use self::status::StoreStatus;
 pub use self::subscriptions::{BrokenRecord, ListFilter, SaveError, TenantRecord, Versioned};
 pub use self::url::{StoreUrl, StoreUrlFault};
-use crate::domain::seal::SealKey;
+use crate::domain::keyring::Keyring;
+use crate::domain::seal::SealFault;
 
 /// An open store; clones share its connections.
 #[derive(Clone)]
@@ -55,9 +59,8 @@ struct Inner {
     /// writers that wait would hold connections that readers need. Within a process a queue is fairer and
     /// never times out behind a stream of others.
     writing: Mutex<()>,
-    key: SealKey,
+    key: Sealing,
     id: String,
-    key_check: String,
 }
 
 impl Store {
@@ -66,9 +69,24 @@ impl Store {
         &self.inner.id
     }
 
-    /// Sixteen hex characters that are equal in two processes if their secrets keys are.
-    pub fn key_check(&self) -> &str {
-        &self.inner.key_check
+    /// Sixteen hex characters that stand for the key secrets are sealed with, as far as this process knows.
+    pub fn key_check(&self) -> String {
+        self.inner.key.key().check_value()
+    }
+
+    /// Whether this process holds the key with this check value.
+    pub fn holds_key(&self, check: &str) -> bool {
+        self.keys().with_check(check).is_some()
+    }
+
+    /// The check value of the key that the store names, where this process does not hold it.
+    pub fn missing_key(&self) -> Option<String> {
+        self.inner.key.missing()
+    }
+
+    /// The keys of this process.
+    pub fn keys(&self) -> &Keyring {
+        self.inner.key.keys()
     }
 
     /// Where the store is; its `Display` hides a password.
@@ -87,11 +105,33 @@ impl Store {
         Ok(Write { transaction: self.inner.pool.begin_write().await?, _turn: turn })
     }
 
-    /// Encrypts `plain` so that it opens only as the record that `associated` names.
-    fn seal(&self, associated: &[u8], plain: &[u8]) -> anyhow::Result<Vec<u8>> {
-        let mut nonce = [0; 24];
-        getrandom::fill(&mut nonce).context("the system gave no random bytes")?;
-        Ok(self.inner.key.seal(nonce, associated, plain))
+    /// A transaction that may write sealed records: until it ends nobody changes the key they are sealed with.
+    async fn begin_sealed_write(&self) -> Result<Write<'_>, sqlx::Error> {
+        let mut write = self.begin_write().await?;
+        meta::hold_key(&mut write, &self.inner.key).await?;
+        Ok(write)
+    }
+
+    /// Encrypts `plain` so that it opens only as the record that `associated` names. What the store itself keeps
+    /// is sealed within [`Store::begin_sealed_write`] or a change.
+    ///
+    /// # Errors
+    /// A system without random bytes.
+    pub fn seal(&self, associated: &[u8], plain: &[u8]) -> anyhow::Result<Vec<u8>> {
+        self.inner.key.seal(associated, plain)
+    }
+
+    /// A name for a record outside of the store that says nothing about what it is made of.
+    pub fn name_of(&self, purpose: &str, content: &[u8]) -> String {
+        self.inner.key.key().name_of(purpose, content)
+    }
+
+    /// Opens what [`Store::seal`] made under the same record name, with whichever key of this process.
+    ///
+    /// # Errors
+    /// A key that is not held, an altered text, another record's.
+    pub fn open_sealed(&self, associated: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealFault> {
+        self.inner.key.open(associated, sealed)
     }
 }
 

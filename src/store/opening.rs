@@ -11,9 +11,10 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 use super::meta::{self, Meta};
 use super::pool::{Pool, Session};
+use super::sealing::Sealing;
 use super::url::StoreUrl;
 use super::{Inner, Store, postgres, sqlite};
-use crate::domain::seal::SealKey;
+use crate::domain::keyring::Keyring;
 
 /// Why there is no open store.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub enum OpenError {
         "the store at `{url}` was made or changed by a newer version (its schema is {version}, ours {ours})"
     )]
     Newer { url: StoreUrl, version: i64, ours: i64 },
-    #[error("the store at `{url}` was sealed with another secrets key (check value {store}, ours {ours})")]
+    #[error("the store at `{url}` is sealed with another secrets key (check value {store}, ours {ours})")]
     KeyMismatch { url: StoreUrl, store: String, ours: String },
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -48,9 +49,13 @@ impl OpenError {
             }
             OpenError::Newer { .. } => Some("run that version or a later one"),
             OpenError::KeyMismatch { url: StoreUrl::Sqlite { .. }, .. } => Some(
-                "set `secrets.key` to the key this store was made with, or put its `paperboy.key` back beside it",
+                "set `secrets.key` to the key this store was made with, or put its `paperboy.key` back beside it; \
+                 to change keys name the old one in `secrets.old_keys`",
             ),
-            OpenError::KeyMismatch { .. } => Some("set `secrets.key` to the key this store was made with"),
+            OpenError::KeyMismatch { .. } => Some(
+                "set `secrets.key` to the key this store was made with; to change keys name the old one in \
+                 `secrets.old_keys`",
+            ),
         }
     }
 }
@@ -61,27 +66,28 @@ impl Store {
     ///
     /// Processes that race to make it all succeed and see one id. A store sealed with another key is
     /// left untouched.
-    pub async fn migrate(url: &StoreUrl, key: &SealKey) -> Result<Store, OpenError> {
-        let pool = Pool::make(url).await?;
-        let meta = migrate_all(&pool, url, key).await;
-        Store::opened(url, pool, key, meta).await
+    pub async fn migrate(url: &StoreUrl, keys: impl Into<Keyring>) -> Result<Store, OpenError> {
+        let (pool, keys) = (Pool::make(url).await?, keys.into());
+        let meta = migrate_all(&pool, url, &keys).await;
+        Store::opened(url, pool, keys, meta).await
     }
 
     /// Opens a store that is there and up to date; never creates or changes one.
-    pub async fn open(url: &StoreUrl, key: &SealKey) -> Result<Store, OpenError> {
-        let pool = Pool::open(url).await?;
-        let meta = check(&pool, url, key).await;
-        Store::opened(url, pool, key, meta).await
+    pub async fn open(url: &StoreUrl, keys: impl Into<Keyring>) -> Result<Store, OpenError> {
+        let (pool, keys) = (Pool::open(url).await?, keys.into());
+        let meta = check(&pool, url).await;
+        Store::opened(url, pool, keys, meta).await
     }
 
     async fn opened(
         url: &StoreUrl,
         pool: Pool,
-        key: &SealKey,
+        keys: Keyring,
         meta: Result<Meta, OpenError>,
     ) -> Result<Store, OpenError> {
-        let meta = match meta {
-            Ok(meta) => meta,
+        let opened = meta.and_then(|meta| Ok((sealing(&meta, url, keys)?, meta)));
+        let (sealing, meta) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 pool.close().await;
                 return Err(error);
@@ -92,9 +98,8 @@ impl Store {
                 url: url.clone(),
                 pool,
                 writing: tokio::sync::Mutex::new(()),
-                key: key.clone(),
+                key: sealing,
                 id: meta.store_id,
-                key_check: meta.key_check,
             }),
         })
     }
@@ -159,19 +164,19 @@ pub(super) fn migrator(changes: &[(i64, &'static str, &'static str)]) -> Migrato
 
 /// Applies what is pending and writes the meta, in one transaction that keeps others from doing the same:
 /// a racing process waits and then finds everything done, and a refused key undoes it all.
-async fn migrate_all(pool: &Pool, url: &StoreUrl, key: &SealKey) -> Result<Meta, OpenError> {
+async fn migrate_all(pool: &Pool, url: &StoreUrl, keys: &Keyring) -> Result<Meta, OpenError> {
     let failed = || format!("could not migrate the store at `{url}`");
     let mut transaction = pool.begin_migration().await.with_context(failed)?;
     applied(&mut transaction, url).await?;
     transaction.migrate().await.with_context(failed)?;
-    meta::write_once(&mut transaction, key).await.with_context(failed)?;
+    meta::write_once(&mut transaction, keys.newest()).await.with_context(failed)?;
     let meta = meta::read(&mut transaction).await.with_context(failed)?;
-    check_key(&meta, url, key)?;
+    sealing(&meta, url, keys.clone())?;
     transaction.commit().await.with_context(failed)?;
     Ok(meta)
 }
 
-async fn check(pool: &Pool, url: &StoreUrl, key: &SealKey) -> Result<Meta, OpenError> {
+async fn check(pool: &Pool, url: &StoreUrl) -> Result<Meta, OpenError> {
     let failed = || format!("could not read the store at `{url}`");
     let mut connection = pool.acquire().await.with_context(failed)?;
     let applied = applied(&mut connection, url).await?;
@@ -182,15 +187,15 @@ async fn check(pool: &Pool, url: &StoreUrl, key: &SealKey) -> Result<Meta, OpenE
     if applied.pending > 0 {
         return Err(OpenError::PendingMigrations { url: url.clone(), pending: applied.pending });
     }
-    let meta = meta::read(&mut connection).await.with_context(failed)?;
-    check_key(&meta, url, key)?;
-    Ok(meta)
+    Ok(meta::read(&mut connection).await.with_context(failed)?)
 }
 
-fn check_key(meta: &Meta, url: &StoreUrl, key: &SealKey) -> Result<(), OpenError> {
-    let ours = key.check_value();
-    if meta.key_check == ours {
-        return Ok(());
-    }
-    Err(OpenError::KeyMismatch { url: url.clone(), store: meta.key_check.clone(), ours })
+/// The keys, if the store is sealed with one of them.
+fn sealing(meta: &Meta, url: &StoreUrl, keys: Keyring) -> Result<Sealing, OpenError> {
+    let ours = keys.check_values().join(", ");
+    Sealing::new(keys, &meta.key_check).ok_or_else(|| OpenError::KeyMismatch {
+        url: url.clone(),
+        store: meta.key_check.clone(),
+        ours,
+    })
 }

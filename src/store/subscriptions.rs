@@ -81,9 +81,20 @@ impl Store {
         added: Vec<SubscriptionSpec>,
         changed: Vec<Versioned>,
     ) -> Result<u64, SaveError> {
-        if added.is_empty() && changed.is_empty() {
+        self.apply_subscriptions(added, changed, Vec::new()).await
+    }
+
+    /// As [`Store::save_subscriptions`], and removes others, each at the version it was read at.
+    pub async fn apply_subscriptions(
+        &self,
+        added: Vec<SubscriptionSpec>,
+        changed: Vec<Versioned>,
+        removed: Vec<Versioned>,
+    ) -> Result<u64, SaveError> {
+        if added.is_empty() && changed.is_empty() && removed.is_empty() {
             return Ok(self.changes_since(u64::MAX).await?.counter);
         }
+        let mut write = self.begin_change().await.context(COULD_NOT_SAVE)?;
         let mut rows = Vec::with_capacity(added.len() + changed.len());
         for spec in &added {
             rows.push((self.row(spec)?, None));
@@ -91,8 +102,9 @@ impl Store {
         for Versioned { spec, version } in &changed {
             rows.push((self.row(spec)?, Some(*version)));
         }
-        let mut write = self.begin_change().await.context(COULD_NOT_SAVE)?;
-        let tenants: BTreeSet<&str> = rows.iter().map(|(row, _)| row.tenant.as_str()).collect();
+        let written = rows.iter().map(|(row, _)| row.tenant.as_str());
+        let gone = removed.iter().filter_map(|gone| gone.spec.tenant.as_deref());
+        let tenants: BTreeSet<&str> = written.chain(gone).collect();
         let counter = changes::rise(&mut write, &tenants).await.context(COULD_NOT_SAVE)?;
         for (row, over) in &rows {
             let id = || row.id.clone();
@@ -101,6 +113,12 @@ impl Store {
                 None => return Err(SaveError::IdTaken { id: id() }),
                 Some(over) if update(&mut write, row, *over, counter).await.context(COULD_NOT_SAVE)? => {}
                 Some(_) => return Err(SaveError::Changed { id: id() }),
+            }
+        }
+        for Versioned { spec, version } in &removed {
+            let id = spec.id.clone().unwrap_or_default();
+            if !delete(&mut write, &id, *version).await.context(COULD_NOT_SAVE)? {
+                return Err(SaveError::Changed { id });
             }
         }
         write.commit().await.context(COULD_NOT_SAVE)?;
@@ -121,6 +139,18 @@ impl Store {
             return Ok(None);
         };
         Ok(Some(Versioned { spec: self.unseal(row)?, version }))
+    }
+
+    /// One subscription with its secrets masked; needs no key.
+    pub async fn shown_subscription(&self, id: &SubscriptionId) -> anyhow::Result<Option<SubscriptionSpec>> {
+        let failed = || format!("could not read subscription `{id}` from the store");
+        let document = async {
+            let mut connection = self.inner.pool.acquire().await?;
+            let query = connection.query("SELECT document FROM subscriptions WHERE id = $1");
+            query.bind(id.as_str()).fetch_optional_value::<String>().await
+        };
+        let document = document.await.with_context(failed)?;
+        document.map(|document| serde_json::from_str(&document).with_context(failed)).transpose()
     }
 
     /// A page of subscriptions in the order of their ids, secrets masked; needs no key.
@@ -248,7 +278,7 @@ impl Store {
 
     fn unseal(&self, row: SealedRow) -> Result<SubscriptionSpec, BrokenRecord> {
         let broken = |why: String| BrokenRecord { id: row.id.clone(), why };
-        let plain = self.inner.key.open(&record_name(&row.tenant, &row.id), &row.sealed);
+        let plain = self.open_sealed(&record_name(&row.tenant, &row.id), &row.sealed);
         let plain = Zeroizing::new(plain.map_err(|fault| broken(fault.to_string()))?);
         // Not serde's own words: they quote the value they stumbled over, which may be a secret.
         serde_json::from_slice(&plain).map_err(|fault| {
@@ -278,7 +308,7 @@ struct SealedRow {
 }
 
 /// What a sealed subscription is sealed for: it opens under no other tenant and no other id.
-fn record_name(tenant: &str, id: &str) -> Vec<u8> {
+pub(super) fn record_name(tenant: &str, id: &str) -> Vec<u8> {
     format!("subscription\0{tenant}\0{id}").into_bytes()
 }
 
@@ -333,4 +363,15 @@ async fn update(write: &mut Write<'_>, row: &Row, over: u64, version: u64) -> Re
         .execute()
         .await?;
     Ok(updated > 0)
+}
+
+/// Whether the row was removed at version `at`; `false` if that is not its version now.
+async fn delete(write: &mut Write<'_>, id: &str, at: u64) -> Result<bool, sqlx::Error> {
+    let deleted = write
+        .query("DELETE FROM subscriptions WHERE id = $1 AND version = $2")
+        .bind(id)
+        .bind(super::column(at))
+        .execute()
+        .await?;
+    Ok(deleted > 0)
 }

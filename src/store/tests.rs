@@ -11,6 +11,7 @@ use serde_json::json;
 use super::dead::Kind;
 use super::*;
 use crate::domain::name::SubscriptionId;
+use crate::domain::seal::SealKey;
 use crate::domain::spec::SubscriptionSpec;
 use crate::domain::subscription::DisabledBy;
 

@@ -84,12 +84,12 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         match verdict {
             Verdict::Done => Step::Done(Ending::Delivered),
             Verdict::Retry { wait } => {
-                tags.answer = excerpt(&answer);
+                tags.answer = excerpt(subscription, &answer);
                 tags.deferrals = 0;
                 Step::wait(wait, message.body.clone(), tags, Ending::Retried)
             }
             Verdict::Dead(reason) => {
-                tags.answer = excerpt(&answer);
+                tags.answer = excerpt(subscription, &answer);
                 Step::dead(reason, message, tags)
             }
         }
@@ -109,7 +109,8 @@ fn seen(answer: &Answer) -> String {
     }
 }
 
-fn excerpt(answer: &Answer) -> String {
-    let text = String::from_utf8_lossy(&answer.excerpt);
+/// The beginning of the answer, without any secret that the receiver sent back.
+fn excerpt(subscription: &Subscription, answer: &Answer) -> String {
+    let text = subscription.veil.hide(&String::from_utf8_lossy(&answer.excerpt));
     text[..text.floor_char_boundary(ANSWER_BYTES_MAX)].to_owned()
 }

@@ -13,7 +13,7 @@ use crate::domain::time;
 use crate::http::Transport;
 
 /// The original headers kept with an unreadable message.
-const ORIGINAL_BYTES_MAX: usize = 8 * 1024;
+pub(super) const ORIGINAL_BYTES_MAX: usize = 8 * 1024;
 
 /// What an event means to one subscription of its tenant.
 enum Wanted {
@@ -33,8 +33,11 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         now_ms: i64,
     ) -> Step {
         let mut lookup = self.directory.lookup(&event.tenant).await;
+        let mut seen = None;
         for confirmed in [false, true] {
             let version = match &lookup {
+                // What nobody has changed since wants no more than before, and is not counted twice.
+                Lookup::Found(found) if seen == Some(found.version) => found.version,
                 Lookup::Found(found) => {
                     if let Some(step) = self.fan_out(queue, found, message, event, now_ms).await {
                         return step;
@@ -48,6 +51,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 }
             };
             if !confirmed {
+                seen = Some(version);
                 // Rare and large: in a box, so that no delivery carries room for it.
                 lookup = Box::pin(self.directory.confirm(&event.tenant, version)).await;
             }
@@ -113,6 +117,10 @@ fn wanted(subscription: &Subscription, event: &Event<'_>) -> Wanted {
     if !subscription.matches(event) {
         return Wanted::No;
     }
+    if !subscription.accepts(event) {
+        report::filtered_out(event, subscription);
+        return Wanted::No;
+    }
     match (subscription.enabled, subscription.disabled_by) {
         (true, _) => Wanted::Yes,
         (false, Some(DisabledBy::Paperboy)) => Wanted::Disabled,
@@ -127,6 +135,12 @@ fn wanted(subscription: &Subscription, event: &Event<'_>) -> Wanted {
 pub(super) fn unreadable(message: &Message, why: &Unreadable, now_ms: i64) -> Step {
     let reason = format!("{}: {why}", Reason::Unreadable.as_str());
     report::unreadable(message, &reason);
+    let copy = unreadable_copy(message, reason, now_ms);
+    Step::Publish(vec![(Target::DeadEvents, copy)], Ending::Dead)
+}
+
+/// What is kept of a message that is no event: its bytes, its headers and why.
+pub(super) fn unreadable_copy(message: &Message, reason: String, now_ms: i64) -> Outgoing {
     let tags = Tags {
         time: message.tags.time.clone().or_else(|| Some(time::rfc3339(now_ms))),
         first_seen_ms: message.tags.first_seen_ms.or(Some(now_ms)),
@@ -135,8 +149,7 @@ pub(super) fn unreadable(message: &Message, why: &Unreadable, now_ms: i64) -> St
         wait: 0,
         ..message.tags.clone()
     };
-    let copy = Outgoing { body: message.body.clone(), tags };
-    Step::Publish(vec![(Target::DeadEvents, copy)], Ending::Dead)
+    Outgoing { body: message.body.clone(), tags }
 }
 
 /// An event over the limit is not looked into at all.

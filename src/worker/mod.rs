@@ -12,6 +12,7 @@ mod places;
 pub mod replay;
 mod report;
 mod settle;
+pub mod source;
 mod step;
 
 use std::sync::Arc;

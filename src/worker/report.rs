@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use metrics::{Counter, Histogram};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::defer::Cause;
 use crate::broker::{Message, Tags};
@@ -12,6 +12,7 @@ use crate::domain::event::Event;
 use crate::domain::outcome::{Answer, Outcome};
 use crate::domain::request::BuildError;
 use crate::domain::retry::{Reason, Verdict};
+use crate::domain::source::Source;
 use crate::domain::subscription::Subscription;
 
 fn id(tags: &Tags) -> &str {
@@ -128,10 +129,38 @@ pub(super) fn no_subscriber(event: &Event<'_>) {
     debug!(event.id = %event.id, tenant = %event.tenant, kind = %event.kind, "no subscriber for event `{}`", event.id);
 }
 
+/// The filter of a subscription does not fit this event.
+pub(super) fn filtered_out(event: &Event<'_>, subscription: &Subscription) {
+    metrics::counter!("paperboy_filtered_total").increment(1);
+    debug!(event.id = %event.id, subscription = %subscription.id, "the filter of a subscription lets event `{}` pass by", event.id);
+}
+
 /// A subscription a person disabled would have wanted this event.
 pub(super) fn not_matched_disabled(event: &Event<'_>, subscription: &Subscription) {
     metrics::counter!("paperboy_disabled_skipped_total").increment(1);
     debug!(event.id = %event.id, subscription = %subscription.id, "subscription is disabled, event `{}` skips it", event.id);
+}
+
+/// A message of a source is done with: forwarded, dead or given back.
+pub(super) fn forwarded(source: &str, ending: &'static str) {
+    metrics::counter!("paperboy_source_messages_total", "source" => source.to_owned(), "ending" => ending)
+        .increment(1);
+}
+
+/// A source reads a stream, whose place nobody keeps.
+pub(super) fn source_is_a_stream(source: &Source) {
+    error!(
+        source = source.name,
+        "source `{}` reads the stream `{}`: what is published while no process runs is not forwarded; give the source a \
+         queue of its own that is bound to the same exchange",
+        source.name,
+        source.queue
+    );
+}
+
+/// A message of a source is an event now.
+pub(super) fn mapped(source: &str, id: &str, id_is_made: bool) {
+    debug!(event.id = id, source, id_is_made, "source `{source}` brings event `{id}`");
 }
 
 /// An event became several messages.

@@ -36,7 +36,12 @@ pub(super) async fn carry_out(
 }
 
 /// Publishes until it is confirmed; false when nobody waits for it any more.
-async fn confirmed(broker: &impl Broker, target: Target, copy: Outgoing, receipt: &Receipt) -> bool {
+pub(super) async fn confirmed(
+    broker: &impl Broker,
+    target: Target,
+    copy: Outgoing,
+    receipt: &Receipt,
+) -> bool {
     let mut pauses = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(5))

@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use lapin::BasicProperties;
-use redis::AsyncCommands as _;
 use serde_json::{Value, json};
 
 use crate::support::app::{event, subscription};
 use crate::support::failure::{CONFIG, USAGE, WORLD, failure, one_error};
-use crate::support::services::{control_shared_broker, shared};
-use crate::support::{App, Receiver, Reply, eventually, free_port, unique};
+use crate::support::{App, Receiver, Reply, eventually, free_port};
 
 /// An app with nothing to warn about at a start.
 fn quiet() -> App {
@@ -236,10 +234,7 @@ async fn words_that_are_no_command_and_commands_that_come_later_are_told_apart()
         &["batch", "list"],
         &["doctor"],
         &["key", "create", "--tenant", "acme"],
-        &["source", "test"],
         &["audit", "list"],
-        &["subscription", "apply", "subscriptions.toml"],
-        &["subscription", "export"],
         &["dead", "groups"],
         &["dead", "export"],
         &["serve", "--embedded"],
@@ -493,151 +488,6 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
     })
     .await;
     again.stop().await;
-}
-
-/// At trace level, with failures of every kind, nothing that was given as a secret is anywhere to be seen.
-#[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_ever_shown() {
-    let mut app = App::new();
-    let user = format!("u{}", unique());
-    let canary = |what: &str| format!("canary-{what}-{user}");
-    let (password, header, token) = (canary("password"), canary("header"), canary("token"));
-    let (basic, query, payload) = (canary("basic"), canary("query"), canary("payload"));
-    let signing = data_encoding::BASE64.encode(canary("signing-0123456789abc").as_bytes());
-    let hmac = canary("hmac");
-    control_shared_broker(&["add_user", &user, &password]).await;
-    control_shared_broker(&["set_permissions", "-p", "/", &user, ".*", ".*", ".*"]).await;
-    let (_, host) = app.setting("BROKER__URL").rsplit_once('@').unwrap();
-    app.set("BROKER__URL", &format!("amqp://{user}:{password}@{host}"));
-    // lapin is silent unless it is named.
-    app.set("LOG__FILTER", "trace,lapin=trace");
-
-    let receiver = Receiver::start(|hit| match (hit.path.as_str(), hit.nth) {
-        ("/gone", _) => Reply::status(410),
-        (_, 1) => Reply::status(302).header("location", "http://127.0.0.1:1/elsewhere"),
-        _ => Reply::status(200),
-    })
-    .await;
-    let closed = free_port();
-    app.migrate().await;
-    let document = |url: String, auth: Value| {
-        json!({
-            "tenant": "acme", "events": ["#"], "auth": auth,
-            "request": { "url": url, "headers": { "X-Key": header } },
-            "signatures": [
-                { "scheme": "standard", "secrets": [format!("whsec_{signing}")] },
-                { "scheme": "hmac", "header": "X-Signature", "secrets": [hmac] },
-            ],
-            "retry": { "kind": "list", "delays_s": [1] },
-        })
-    };
-    let bearer = json!({ "kind": "bearer", "token": token });
-    let local = receiver.url("/").trim_start_matches("http://").to_owned();
-    let made = app
-        .subscribe_all(&[
-            document(receiver.url(&format!("/hook?key={query}")), bearer.clone()),
-            document(format!("http://user:{basic}@{local}"), json!({ "kind": "none" })),
-            document(receiver.url("/gone"), bearer.clone()),
-            document(receiver.url("/docs/:id"), bearer.clone()),
-            document(format!("http://127.0.0.1:{closed}/?key={query}"), bearer.clone()),
-            document(format!("http://no-such-host.invalid/?key={query}"), bearer.clone()),
-            document(format!("https://{local}?key={query}"), bearer),
-        ])
-        .await;
-    let serve = app.serve("all").await;
-    let amqp = app.amqp().await;
-    let body =
-        json!({ "id": "evt_1", "type": "a.b", "tenant": "acme", "data": { "text": payload } }).to_string();
-    amqp.publish("a.b", body.as_bytes(), BasicProperties::default()).await;
-    // Unreadable, and with the canary in it.
-    amqp.publish("a.b", format!(r#"{{"tenant": "acme", "{payload}""#).as_bytes(), BasicProperties::default())
-        .await;
-    let letters = app.wait_for_dead(6, 30).await;
-    receiver.wait_for(4, 10).await;
-    let mut outputs = vec![("metrics".to_owned(), serve.get("/metrics").await.unwrap().1)];
-    for letter in &letters {
-        let id = letter["id"].as_str().unwrap();
-        outputs.push((format!("dead show {id}"), app.ok(&["dead", "show", id]).await));
-        outputs.push((format!("dead show {id} --json"), app.ok(&["dead", "show", id, "--json"]).await));
-    }
-    for arguments in [
-        ["subscription", "list"].as_slice(),
-        &["subscription", "list", "--json"],
-        &["subscription", "show", &made[0].id],
-        &["subscription", "show", &made[1].id, "--json"],
-        &["dead", "list"],
-        &["dead", "list", "--json"],
-        &["store", "status"],
-        &["config", "show"],
-        &["config", "check"],
-        &["publish", "--tenant", "acme", "--type", "a.b"],
-        &["dead", "replay", letters[0]["id"].as_str().unwrap()],
-        &["subscription", "test", &made[0].id],
-        &["subscription", "test", &made[1].id, "--json"],
-        &["subscription", "update", &made[0].id, "--name", "changed", "--json"],
-        &["subscription", "disable", &made[0].id],
-        &["subscription", "remove", &made[1].id, "--yes"],
-    ] {
-        let output = app.run(arguments).await;
-        let both = [output.stdout, output.stderr].concat();
-        outputs.push((arguments.join(" "), String::from_utf8_lossy(&both).into_owned()));
-    }
-    serve.signal("-TERM").await;
-    eventually("the stop", 10, async || serve.log().contains("stopped")).await;
-    // URLs and events may be shown to whoever may ask for them, but stand in no log.
-    let log = serve.log();
-    outputs.push(("the log".to_owned(), log.clone()));
-    outputs.push(("Redis".to_owned(), redis_dump(&app.prefix).await));
-    control_shared_broker(&["delete_user", &user]).await;
-
-    for secret in [&password, &header, &token, &basic, &signing, &hmac] {
-        outputs.iter().for_each(|(place, shown)| assert_hidden(secret, place, shown));
-    }
-    for what in [&query, &payload] {
-        assert_hidden(what, "the log", &log);
-    }
-    let dump = &outputs.last().unwrap().1;
-    assert!(dump.contains(":tenant:acme") && !dump.contains(&query), "records are there, and sealed: {dump}");
-}
-
-/// Neither as a text nor as a debug print of bytes.
-fn assert_hidden(secret: &str, place: &str, shown: &str) {
-    let bytes = secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
-    for form in [secret, &bytes] {
-        let line = shown.lines().find(|line| line.contains(form));
-        assert!(line.is_none(), "{secret} in {place}: {line:?}");
-    }
-}
-
-/// Every key of this prefix with all it holds.
-async fn redis_dump(prefix: &str) -> String {
-    let client = redis::Client::open(shared("PAPERBOY_TEST_REDIS_URL")).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let keys: Vec<String> = connection.keys(format!("{prefix}*")).await.unwrap();
-    let mut dump = String::new();
-    for key in keys {
-        let kind: String = redis::cmd("TYPE").arg(&key).query_async(&mut connection).await.unwrap();
-        let read = match kind.as_str() {
-            "string" => "GET",
-            "hash" => "HGETALL",
-            // Packed, but short texts stand in it as they are.
-            _ => "DUMP",
-        };
-        let value: redis::Value = redis::cmd(read).arg(&key).query_async(&mut connection).await.unwrap();
-        dump.push_str(&format!("{key} = {}\n", readable(&value)));
-    }
-    dump
-}
-
-fn readable(value: &redis::Value) -> String {
-    match value {
-        redis::Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        redis::Value::Array(values) => values.iter().map(readable).collect::<Vec<_>>().join(" "),
-        redis::Value::Map(pairs) => {
-            pairs.iter().map(|(key, value)| format!("{} {}", readable(key), readable(value))).collect()
-        }
-        other => format!("{other:?}"),
-    }
 }
 
 #[tokio::test]

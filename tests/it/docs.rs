@@ -8,8 +8,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use lapin::Connection;
+use serde_json::Value;
+
 use crate::support::app::subscription;
-use crate::support::document::{block, documents, example, read, root, shown_commands};
+use crate::support::document::{block, blocks, documents, example, read, root, shown_commands};
 use crate::support::services::Folder;
 use crate::support::vector::{Vector, vectors, vectors_of_now};
 use crate::support::{App, Receiver, Reply};
@@ -239,6 +242,64 @@ fn succeeds(program: &str, arguments: &[&str]) -> bool {
         println!("skipped: `{program} {}` does not work here", arguments.join(" "));
     }
     succeeds
+}
+
+#[tokio::test]
+async fn the_source_of_the_documents_makes_the_event_they_show() {
+    let mut app = App::new();
+    let document = read("docs/producer.md");
+    let queue = format!("{}-legacy", app.prefix);
+    app.configure(&block(&document, "toml").replace("ocr.webhooks", &queue));
+    app.ok(&["config", "check"]).await;
+    let shown = blocks(&document, "text");
+    let [message, event] = shown.as_slice() else { panic!("a message and its event: {shown:#?}") };
+    let expected: Value = serde_json::from_str(event).unwrap();
+
+    let connection = Connection::connect(app.setting("BROKER__URL"), Default::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.queue_declare(queue.as_str().into(), Default::default(), Default::default()).await.unwrap();
+    let publish = channel.basic_publish(
+        "".into(),
+        queue.as_str().into(),
+        Default::default(),
+        message.as_bytes(),
+        Default::default(),
+    );
+    publish.await.unwrap();
+    let mut mapped = app.json(&["source", "test", "--source", "legacy"]).await.remove(0)["event"].take();
+    assert!(mapped["id"].as_str().unwrap().starts_with("src_"));
+    mapped["id"] = expected["id"].clone();
+    assert_eq!(mapped, expected);
+    channel.queue_delete(queue.into(), Default::default()).await.unwrap();
+}
+
+/// The sources that the manual of the settings shows, as they would stand in a file.
+#[tokio::test]
+async fn the_source_of_the_manual_is_a_good_one() {
+    let mut app = App::new();
+    let manual = read("config/default.toml");
+    let (_, shown) = manual.split_once("# [[sources]]").unwrap();
+    // Commented out as a whole; what is a comment within stands behind two signs.
+    let file: String =
+        shown.lines().filter_map(|line| line.strip_prefix("# ")).map(|line| format!("{line}\n")).collect();
+    app.configure(&format!("[[sources]]\n{file}"));
+    app.ok(&["config", "check"]).await;
+    let printed = app.ok(&["config", "show"]).await;
+    for field in [
+        "name",
+        "queue",
+        "prefetch",
+        "tenant",
+        "type",
+        "id",
+        "time",
+        "document_id",
+        "batch_id",
+        "inbox",
+        "data",
+    ] {
+        assert!(printed.contains(&format!("\n{field} = ")), "`{field}` is not shown: {printed}");
+    }
 }
 
 #[test]

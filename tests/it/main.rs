@@ -5,9 +5,11 @@
     reason = "a test that cannot go on fails, and says where its logs are"
 )]
 
+mod apply;
 mod bad_input;
 mod bench;
 mod broker;
+mod canary;
 mod cli;
 mod config;
 mod delivery;
@@ -21,6 +23,10 @@ mod platform_documents;
 mod platform_snapshots;
 mod platforms;
 mod postgres;
+mod redis_faults;
+mod rotate_key;
+mod scale;
+mod sources;
 mod store_and_cache;
 mod store_contract;
 mod subscriptions;

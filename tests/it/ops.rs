@@ -466,7 +466,8 @@ async fn a_long_dead_queue_is_looked_at_as_far_as_the_window_goes_and_loses_noth
         "{told}"
     );
     assert_eq!(String::from_utf8_lossy(&looked.stdout).lines().count(), 1000);
-    assert_eq!(amqp.ready("dead.deliveries").await, Some(1010));
+    let back = || async { amqp.ready("dead.deliveries").await == Some(1010) };
+    eventually("all that was looked at is back", 20, back).await;
 
     let api = app.serve("api").await;
     let store = async || app.json(&["store", "status"]).await.remove(0)["dead_letters"] == 1010;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use paperboy::domain::keyring::Keyring;
 use paperboy::domain::name::{SubscriptionId, Tenant};
 use paperboy::domain::seal::SealKey;
 use paperboy::domain::spec::SubscriptionSpec;
@@ -44,6 +45,10 @@ on_both_engines! {
     processes_racing_to_make_a_store_agree_on_one,
     of_two_keys_racing_for_a_new_store_one_is_refused,
     another_key_is_refused_and_changes_nothing,
+    the_store_says_which_key_of_several_seals,
+    a_changed_key_is_used_by_processes_that_were_running,
+    sealing_anew_that_was_cut_off_goes_on_where_it_ended,
+    a_record_that_no_key_opens_is_left_and_named,
     a_store_of_a_newer_version_is_not_touched,
     changes_that_are_pending_are_told_and_made_by_migrating,
     status_tells_of_a_missing_and_a_used_store,
@@ -58,6 +63,7 @@ on_both_engines! {
     writers_of_two_processes_wait_for_each_other_and_readers_see_whole_changes,
     changes_that_read_before_they_write_wait_for_each_other_too,
     of_two_changes_to_one_version_the_second_is_told,
+    what_is_added_changed_and_removed_together_is_all_or_nothing,
     a_change_of_what_is_removed_meanwhile_is_no_change,
     whoever_saw_a_version_meets_no_earlier_change_later,
     a_letter_that_comes_twice_is_kept_once,
@@ -390,6 +396,35 @@ async fn of_two_changes_to_one_version_the_second_is_told(home: Home) {
     assert!(listed[0].name.as_deref() == Some("again") && !text(&listed[0]).contains(CANARY));
 }
 
+async fn what_is_added_changed_and_removed_together_is_all_or_nothing(home: Home) {
+    let store = home.migrate().await;
+    let there = ["sub_1", "sub_2", "sub_3"].map(|id| spec("acme", id)).to_vec();
+    store.add_subscriptions([there, vec![spec("bolt", "sub_4")]].concat()).await.unwrap();
+    let read = async |name: &str| store.versioned_subscription(&id(name)).await.unwrap();
+    let of = async |name: &str| read(name).await.unwrap();
+    let mut changed = of("sub_1").await;
+    changed.spec.name = Some("changed".to_owned());
+
+    let stale = of("sub_3").await;
+    store.set_enabled(&id("sub_3"), false, DisabledBy::Person, "2026-11-23T00:00:00Z").await.unwrap();
+    let removed = vec![of("sub_2").await, stale];
+    let error = store
+        .apply_subscriptions(vec![spec("acme", "sub_5")], vec![changed.clone()], removed)
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, SaveError::Changed { id } if id == "sub_3"), "{error:?}");
+    assert!(read("sub_2").await.is_some() && read("sub_5").await.is_none());
+    assert_ne!(of("sub_1").await.spec.name, changed.spec.name);
+
+    let removed = vec![of("sub_2").await, of("sub_4").await];
+    let counter =
+        store.apply_subscriptions(vec![spec("acme", "sub_5")], vec![changed.clone()], removed).await.unwrap();
+    assert!(read("sub_2").await.is_none() && read("sub_4").await.is_none() && read("sub_5").await.is_some());
+    assert_eq!(of("sub_1").await.spec, changed.spec);
+    let now = vec![("acme".into(), counter), ("bolt".into(), counter)];
+    assert_eq!(versions(&store).await, (counter, now), "who loses a subscription hears of it");
+}
+
 async fn a_change_of_what_is_removed_meanwhile_is_no_change(home: Home) {
     let stores = [home.migrate().await, home.open().await];
     let ids: Vec<_> = (0..30).map(|n| format!("sub_{n}")).collect();
@@ -689,6 +724,103 @@ async fn a_server_that_is_away_or_refuses_is_told_without_the_password() {
     }
 }
 
+// ---- changing the key ------------------------------------------------------------------------------
+
+async fn the_store_says_which_key_of_several_seals(home: Home) {
+    let old = home.migrate().await;
+    let both = home.open_with_new_key().await;
+    both.add_subscriptions(vec![spec("acme", "sub_1")]).await.unwrap();
+    both.keep_dead(&[letter("evt_1")]).await.unwrap();
+    assert_eq!((both.key_check(), both.count_sealed_before().await.unwrap()), (home.key.check_value(), 2));
+    assert!(old.subscription(&id("sub_1")).await.unwrap().is_some(), "who has the old key only still reads");
+
+    assert_eq!(both.change_key().await.unwrap(), home.key.check_value());
+    assert_eq!(both.key_check(), new_key().check_value());
+    both.add_subscriptions(vec![spec("acme", "sub_2")]).await.unwrap();
+    assert_eq!(both.count_sealed_before().await.unwrap(), 2, "what comes now has the new key");
+    // And whoever lacks the new key writes nothing, rather than what nobody else can read.
+    let told = old.add_subscriptions(vec![spec("acme", "sub_3")]).await.unwrap_err().to_string();
+    assert!(told.contains("another key") && told.contains(&new_key().check_value()), "{told}");
+    assert!(matches!(old.keep_dead(&[letter("evt_2")]).await, Err(KeepError::Unavailable(_))));
+    assert_eq!(old.missing_key(), Some(new_key().check_value()));
+    let error = Store::open(&home.url, &home.key).await.unwrap_err();
+    assert!(matches!(error, OpenError::KeyMismatch { .. }), "{error:?}");
+    assert!(error.hint().unwrap().contains("`secrets.old_keys`"));
+}
+
+async fn a_changed_key_is_used_by_processes_that_were_running(home: Home) {
+    home.migrate().await;
+    let (writer, other) = (home.open_with_new_key().await, home.open_with_new_key().await);
+    other.add_subscriptions((0..250).map(|n| spec("acme", &format!("sub_{n}"))).collect()).await.unwrap();
+    let letters: Vec<_> = (0..250).map(|n| letter(&format!("evt_{n}"))).collect();
+    other.keep_dead(&letters).await.unwrap();
+    writer.change_key().await.unwrap();
+    // All the while others write.
+    let busy = async {
+        for n in 0..20 {
+            other.add_subscriptions(vec![spec("beta", &format!("new_{n}"))]).await.unwrap();
+            other.keep_dead(&[letter(&format!("new_{n}"))]).await.unwrap();
+            other
+                .set_enabled(&id(&format!("sub_{n}")), false, DisabledBy::Person, "2026-11-22T10:00:00Z")
+                .await
+                .unwrap();
+        }
+    };
+    let mut done = Vec::new();
+    let (resealed, ()) = tokio::join!(writer.seal_anew(|records| done.push(records)), busy);
+    let resealed = resealed.unwrap();
+    assert!(resealed.broken.is_empty(), "{resealed:?}");
+    // What was disabled meanwhile had the new key already.
+    assert!((480..=500).contains(&resealed.records), "{resealed:?}");
+    assert!(done.len() > 4 && done.is_sorted(), "{done:?}");
+    assert_eq!(writer.count_sealed_before().await.unwrap(), 0);
+
+    let new = Store::open(&home.url, &new_key()).await.unwrap();
+    let whole = new.tenant(&tenant("acme")).await.unwrap().specs;
+    assert_eq!(whole.into_iter().filter(Result::is_ok).count(), 250);
+    assert_eq!(new.subscription(&id("sub_3")).await.unwrap().unwrap().enabled, Some(false));
+    for row in new.dead_list(&DeadFilter { limit: 1_000, ..DeadFilter::default() }).await.unwrap() {
+        assert_eq!(new.dead_show(row.id).await.unwrap().unwrap().headers, b"{}");
+    }
+}
+
+async fn sealing_anew_that_was_cut_off_goes_on_where_it_ended(home: Home) {
+    home.migrate().await;
+    let store = home.open_with_new_key().await;
+    store.add_subscriptions((0..300).map(|n| spec("acme", &format!("sub_{n}"))).collect()).await.unwrap();
+    store.change_key().await.unwrap();
+    let begun = tokio::sync::Notify::new();
+    tokio::select! {
+        done = store.seal_anew(|_| begun.notify_one()) => panic!("not cut off: {done:?}"),
+        () = begun.notified() => {}
+    }
+    let left = store.count_sealed_before().await.unwrap();
+    assert!((1..300).contains(&left), "{left} left");
+    let again = home.open_with_new_key().await;
+    assert_eq!(again.change_key().await.unwrap(), new_key().check_value(), "changed already");
+    assert_eq!(again.seal_anew(|_| ()).await.unwrap().records, left);
+    assert_eq!(again.seal_anew(|_| ()).await.unwrap().records, 0);
+    let new = Store::open(&home.url, &new_key()).await.unwrap();
+    assert_eq!(
+        new.tenant(&tenant("acme")).await.unwrap().specs.into_iter().filter(Result::is_ok).count(),
+        300
+    );
+}
+
+async fn a_record_that_no_key_opens_is_left_and_named(home: Home) {
+    home.migrate().await.add_subscriptions(vec![spec("acme", "sub_1"), spec("acme", "sub_2")]).await.unwrap();
+    home.raw("UPDATE subscriptions SET sealed = substr(sealed, 1, 60) WHERE id = 'sub_1'").await;
+    let store = home.open_with_new_key().await;
+    store.change_key().await.unwrap();
+    for records in [1, 0] {
+        let resealed = store.seal_anew(|_| ()).await.unwrap();
+        assert_eq!(resealed.records, records);
+        let broken: Vec<_> = resealed.broken.into_iter().collect();
+        assert_eq!(broken, ["subscription `sub_1`: altered, or sealed for another record"]);
+    }
+    assert_eq!(store.count_sealed_before().await.unwrap(), 1);
+}
+
 // ---- helpers ---------------------------------------------------------------------------------------
 
 const CANARY: &str = "canary-yellow-bird-sings";
@@ -728,6 +860,11 @@ impl Home {
         Store::open(&self.url, &self.key).await.unwrap()
     }
 
+    /// As a process that has the new key, and the old one still.
+    async fn open_with_new_key(&self) -> Store {
+        Store::open(&self.url, Keyring::new(new_key(), vec![self.key.clone()])).await.unwrap()
+    }
+
     /// Does what no method of a store does.
     async fn raw(&self, statement: &str) {
         let statement = sqlx::AssertSqlSafe(statement.to_owned());
@@ -747,6 +884,10 @@ impl Home {
         let url = format!("{}?options[search_path]={}", shared("PAPERBOY_TEST_POSTGRES_URL"), self.name);
         PgConnection::connect(&url).await.unwrap()
     }
+}
+
+fn new_key() -> SealKey {
+    SealKey::from_bytes([2; 32])
 }
 
 fn id(text: &str) -> SubscriptionId {

@@ -47,7 +47,7 @@ const IMPURE: [&str; 19] = [
 
 /// Crates that only the edge which translates for them may name.
 const CRATES_OF_ONE_FOLDER: [(&str, &[&str]); 9] = [
-    // The bench's floor is a worker without Paperboy: it speaks to RabbitMQ as anybody would.
+    // The bench's floor and producer do without Paperboy: they speak to RabbitMQ as anybody would.
     ("lapin", &["broker", "cli"]),
     ("sqlx", &["store"]),
     ("redis", &["cache", "cli"]),

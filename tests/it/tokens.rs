@@ -49,14 +49,15 @@ fn answer(hit: &Hit, logins: &AtomicUsize, valid: &AtomicUsize) -> Reply {
             return Reply::status(400);
         }
         let number = logins.fetch_add(1, SeqCst) + 1;
-        return Reply::status(200)
-            .body(Box::leak(format!(r#"{{"access_token":"tok-canary-{number}"}}"#).into_boxed_str()));
+        return Reply::status(200).body(format!(r#"{{"access_token":"tok-canary-{number}"}}"#));
     }
     let number = hit
         .header("authorization")
         .strip_prefix("Bearer tok-canary-")
         .and_then(|text| text.parse::<usize>().ok());
-    Reply::status(if number.is_some_and(|number| number >= valid.load(SeqCst)) { 200 } else { 401 })
+    let is_good = number.is_some_and(|number| number >= valid.load(SeqCst));
+    // A receiver that sends back what it was sent.
+    Reply::status(if is_good { 200 } else { 401 }).body(format!("refused {}", hit.header("authorization")))
 }
 
 fn idexa(receiver: &Receiver, method: &str) -> Value {
@@ -224,5 +225,24 @@ async fn a_login_goes_through_the_address_guard() {
     let dead = app.wait_for_dead(1, 30).await;
     assert!(dead[0]["history"].to_string().contains("auth"), "{dead:?}");
     assert_eq!(receiver.count(), 0);
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_a_receiver_sends_back_is_hidden_in_the_dead_letter() {
+    let app = App::new();
+    let receiver = Receiver::start(|hit| match hit.path.as_str() {
+        "/login" => Reply::status(200).body(r#"{"access_token":"tok-canary-1"}"#),
+        _ => Reply::status(500).body(format!("you sent {}", hit.header("authorization"))),
+    })
+    .await;
+    let serve = app.serve("all").await;
+    app.subscribe(json!({"tenant": "acme", "events": ["#"], "signatures": [], "retry": {"kind": "none"},
+        "request": {"url": receiver.url("/x")}, "auth": {"kind": "token_request", "url": receiver.url("/login")}}))
+        .await;
+    app.amqp().await.publish("a.b", &event("evt_1", "acme", "a.b"), BasicProperties::default()).await;
+    let dead = app.wait_for_dead(1, 30).await;
+    let shown = app.ok(&["dead", "show", dead[0]["id"].as_str().unwrap()]).await;
+    assert!(shown.contains("you sent Bearer ***") && !shown.contains("tok-canary"), "{shown}");
     serve.stop().await;
 }

@@ -13,6 +13,7 @@ use crate::broker::{Message, Original, Queue, Tags};
 const PERSISTENT: u8 = 2;
 const VERSION: i64 = 1;
 const TRACEPARENT_BYTES_MAX: usize = 64;
+const SLACK_BYTES_MAX: usize = 64 * 1024;
 /// Together with history (4 KiB), answer (1 KiB) and original headers (8 KiB) far below 16 KiB; at 131,064
 /// bytes of headers the broker closes the connection.
 const REASON_BYTES_MAX: usize = 1024;
@@ -110,8 +111,13 @@ pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
             tags.kind = tags.kind.or_else(|| first_key(headers));
         }
     }
+    let mut body = delivery.data;
+    // The client doubles its buffer with each frame; what is in hand should be as large as it is.
+    if body.capacity() > body.len() + SLACK_BYTES_MAX {
+        body.shrink_to_fit();
+    }
     Message {
-        body: Bytes::from(delivery.data),
+        body: Bytes::from(body),
         tags,
         routing_key: delivery.routing_key.to_string(),
         redelivered: delivery.redelivered,
@@ -132,27 +138,35 @@ fn is_dead(queue: Queue) -> bool {
     matches!(queue, Queue::DeadDeliveries | Queue::DeadEvents)
 }
 
+/// Reads our own headers in one pass; of an odd type they count as absent.
 fn read_ours(headers: &FieldTable, tags: &mut Tags) {
-    let text = |name: &str| header_text(headers, name);
-    let count = |name: &str| {
-        headers.inner().get(name).and_then(integer).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
-    };
-    tags.subscription = text("paperboy-subscription");
-    tags.time = text("paperboy-time").or(tags.time.take());
-    tags.history = text("paperboy-history").unwrap_or_default();
-    tags.answer = text("paperboy-answer").unwrap_or_default();
-    tags.reason = text("paperboy-reason");
-    tags.original = text("paperboy-original");
-    tags.attempt = count("paperboy-attempt");
-    tags.wait = count("paperboy-wait");
-    tags.deferrals = count("paperboy-deferrals");
-    tags.cycle = count("paperboy-cycle");
-    tags.replay = count("paperboy-replay");
-    tags.first_seen_ms = headers.inner().get("paperboy-first-seen").and_then(integer);
+    let count = |value| integer(value).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    for (name, value) in headers.inner() {
+        let Some(name) = name.as_str().strip_prefix("paperboy-") else { continue };
+        match name {
+            "subscription" => tags.subscription = text(value),
+            "time" => tags.time = text(value).or(tags.time.take()),
+            "history" => tags.history = text(value).unwrap_or_default(),
+            "answer" => tags.answer = text(value).unwrap_or_default(),
+            "reason" => tags.reason = text(value),
+            "original" => tags.original = text(value),
+            "attempt" => tags.attempt = count(value),
+            "wait" => tags.wait = count(value),
+            "deferrals" => tags.deferrals = count(value),
+            "cycle" => tags.cycle = count(value),
+            "replay" => tags.replay = count(value),
+            "first-seen" => tags.first_seen_ms = integer(value),
+            _ => {}
+        }
+    }
 }
 
 fn header_text(headers: &FieldTable, name: &str) -> Option<String> {
-    match headers.inner().get(name)? {
+    text(headers.inner().get(name)?)
+}
+
+fn text(value: &AMQPValue) -> Option<String> {
+    match value {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
         _ => None,
     }

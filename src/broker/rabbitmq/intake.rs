@@ -36,7 +36,7 @@ pub(super) struct Intake {
     pub(super) link: Link,
     pub(super) topology: Topology,
     pub(super) declare: bool,
-    pub(super) shares: Vec<Share>,
+    pub(super) feeds: Vec<Feed>,
     /// Where the windows in force are told.
     pub(super) windows: Arc<Windows>,
     pub(super) gate: watch::Receiver<bool>,
@@ -56,6 +56,16 @@ pub struct Share {
     pub bytes_max: u64,
     /// The largest body to be reckoned with before any has been seen.
     pub body_bytes_max: u64,
+}
+
+/// One queue to take from.
+#[derive(Clone)]
+pub(super) struct Feed {
+    pub(super) share: Share,
+    /// Its name on the broker.
+    pub(super) name: String,
+    /// What people call it.
+    pub(super) label: String,
 }
 
 /// Why a consumer ended.
@@ -99,12 +109,14 @@ impl Intake {
         let sink = self.sink.clone()?;
         self.fault.send_replace(None);
         let mut lines = JoinSet::new();
-        for share in &self.shares {
+        for Feed { share, name, label } in &self.feeds {
             let line = QueueLine {
                 connection: Arc::clone(connection),
                 topology: self.topology.clone(),
                 declare: self.declare,
                 queue: share.queue,
+                name: name.clone(),
+                label: label.clone(),
                 window: Window::new(share.prefetch, share.bytes_max, share.body_bytes_max),
                 windows: Arc::clone(&self.windows),
                 gate: self.gate.clone(),
@@ -146,6 +158,8 @@ struct QueueLine {
     topology: Topology,
     declare: bool,
     queue: Queue,
+    name: String,
+    label: String,
     window: Window,
     windows: Arc<Windows>,
     gate: watch::Receiver<bool>,
@@ -176,10 +190,12 @@ impl QueueLine {
                 End::Lost => return End::Lost,
                 End::Paused | End::Resized(_) => {}
                 End::Fault(reason) => {
-                    metrics::counter!("paperboy_consumer_faults_total", "queue" => self.queue.as_str())
+                    metrics::counter!("paperboy_consumer_faults_total", "queue" => self.label.clone())
                         .increment(1);
-                    warn!("the consumer of `{}` is rebuilt: {reason}", self.queue);
-                    self.tell(Some(reason));
+                    // A queue may be missing for days: its log says so once.
+                    if self.tell(Some(reason.clone())) {
+                        warn!("the consumer of `{}` is rebuilt: {reason}", self.label);
+                    }
                     pauses.wait(began.elapsed(), &self.stop).await;
                     // The queue itself may be gone.
                     if let Err(error) = self.topology.ensure(&self.connection, self.declare).await {
@@ -206,23 +222,23 @@ impl QueueLine {
         let (channel, consumer) = match consumed {
             Ok(opened) => opened,
             Err(_) if !self.connection.status().connected() => return End::Lost,
-            Err(error) => return End::Fault(error.to_string()),
+            Err(error) => {
+                // The broker's own words where it has some.
+                let reason = super::reply_code(&error).map(|(_, detail)| detail);
+                return End::Fault(reason.unwrap_or_else(|| error.to_string()));
+            }
         };
         self.tell(None);
         let places = self.window.places();
-        metrics::gauge!("paperboy_window", "queue" => self.queue.as_str()).set(f64::from(places));
+        metrics::gauge!("paperboy_window", "queue" => self.label.clone()).set(f64::from(places));
         if is_resized {
-            debug!("taking from `{}`, at most {places} in hand", self.queue);
+            debug!("taking from `{}`, at most {places} in hand", self.label);
         } else {
-            info!("taking from `{}`, at most {places} in hand", self.queue);
+            info!("taking from `{}`, at most {places} in hand", self.label);
         }
         let (line, settled) = unbounded_channel();
-        let acknowledger = self.settling.spawn(acknowledger::run(
-            channel.clone(),
-            self.topology.queue(self.queue),
-            places,
-            settled,
-        ));
+        let acknowledger =
+            self.settling.spawn(acknowledger::run(channel.clone(), self.name.clone(), places, settled));
         self.earlier.push(line.downgrade());
         let end = self.forward(&channel, consumer, line).await;
         if matches!(end, End::Lost | End::Fault(_)) {
@@ -261,7 +277,7 @@ impl QueueLine {
         let channel = self.connection.create_channel().await?;
         // Before consume: lapin buffers deliveries without bound.
         channel.basic_qos(self.window.places(), BasicQosOptions::default()).await?;
-        let name = self.topology.queue(self.queue);
+        let name = self.name.as_str();
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await?;
         Ok((channel, consumer))
@@ -373,20 +389,22 @@ impl QueueLine {
         }
     }
 
-    /// Says what is wrong with this queue, or that nothing is; other queues' faults stay.
-    fn tell(&self, reason: Option<String>) {
-        let mine = format!("`{}`: ", self.queue);
+    /// Says what is wrong with this queue, or that nothing is; other queues' faults stay. True if that is news.
+    fn tell(&self, reason: Option<String>) -> bool {
+        let mine = format!("`{}`: ", self.label);
         self.fault.send_if_modified(|known| match reason {
             Some(reason) => {
-                *known = Some(format!("{mine}{reason}"));
-                true
+                let told = Some(format!("{mine}{reason}"));
+                let is_news = *known != told;
+                *known = told;
+                is_news
             }
             None if known.as_ref().is_some_and(|known| known.starts_with(&mine)) => {
                 *known = None;
                 true
             }
             None => false,
-        });
+        })
     }
 }
 

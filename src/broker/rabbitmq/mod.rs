@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, Outgoing, Taken, Target, Unconfirmed, Windows};
+use intake::Feed;
 pub use intake::Share;
 pub use link::DialError;
 use link::Link;
@@ -119,15 +120,46 @@ impl RabbitMq {
         gate: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> Result<Intake, StartError> {
-        let link = Link::new(&self.settings.url, "consume")?;
-        let hold: usize = shares.iter().map(|share| usize::from(share.prefetch)).sum();
+        let feed = |share: Share| Feed {
+            share,
+            name: self.topology.queue(share.queue),
+            label: share.queue.as_str().to_owned(),
+        };
+        self.take_feeds("consume", shares.into_iter().map(feed).collect(), windows, gate, stop)
+    }
+
+    /// Takes from a queue that is not ours, over a connection of its own: what becomes of it stops nobody else.
+    /// `share` says what its messages are taken for.
+    ///
+    /// It is never declared. Taken for events, its messages are strangers': every `paperboy-*` header is ignored.
+    pub fn take_from(
+        &self,
+        name: &str,
+        share: Share,
+        gate: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) -> Result<Intake, StartError> {
+        let feed = Feed { share, name: name.to_owned(), label: name.to_owned() };
+        self.take_feeds("source", vec![feed], Arc::default(), gate, stop)
+    }
+
+    fn take_feeds(
+        &self,
+        purpose: &'static str,
+        feeds: Vec<Feed>,
+        windows: Arc<Windows>,
+        gate: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) -> Result<Intake, StartError> {
+        let link = Link::new(&self.settings.url, purpose)?;
+        let hold: usize = feeds.iter().map(|feed| usize::from(feed.share.prefetch)).sum();
         let (sink, taken) = mpsc::channel(hold.max(1));
         let (fault, fault_seen) = watch::channel(Some("not connected yet".to_owned()));
         let intake = intake::Intake {
             link,
             topology: self.topology.clone(),
             declare: self.settings.declare,
-            shares,
+            feeds,
             windows,
             gate,
             sink: Some(sink),

@@ -46,23 +46,47 @@ impl Inspector {
     pub async fn peek(
         &self,
         queue: Queue,
+        show: impl FnMut(Message),
+    ) -> Result<Option<Peeked>, TopologyError> {
+        self.look_into(&self.topology.queue(queue), queue, WINDOW_MAX, show).await
+    }
+
+    /// As [`Inspector::peek`], for the first `count` messages of a queue that is not ours. No more are held than are
+    /// shown: each look counts as a delivery, and somebody else's queue may allow few. A quorum queue puts them at its
+    /// end, a classic one where they were.
+    ///
+    /// # Errors
+    /// The connection failed, or the broker does not let us take.
+    pub async fn peek_first(
+        &self,
+        name: &str,
+        count: u16,
+        show: impl FnMut(Message),
+    ) -> Result<Option<Peeked>, TopologyError> {
+        self.look_into(name, Queue::Events, count.clamp(1, WINDOW_MAX), show).await
+    }
+
+    async fn look_into(
+        &self,
+        name: &str,
+        queue: Queue,
+        window: u16,
         mut show: impl FnMut(Message),
     ) -> Result<Option<Peeked>, TopologyError> {
-        let name = self.topology.queue(queue);
-        let Some(depth) = self.depths(std::slice::from_ref(&name)).await?.into_iter().flatten().next() else {
+        let Some(depth) = self.depths(&[name.to_owned()]).await?.into_iter().flatten().next() else {
             return Ok(None);
         };
         if depth.ready == 0 && depth.consumers == 0 {
             return Ok(Some(Peeked { depth, seen: 0 }));
         }
-        let explain = |error| topology::explain(&name, error);
+        let explain = |error| topology::explain(name, error);
         let channel = self.channel().await?;
         // Before consume: the window is all that is ever handed out.
-        channel.basic_qos(WINDOW_MAX, BasicQosOptions::default()).await.map_err(explain)?;
+        channel.basic_qos(window, BasicQosOptions::default()).await.map_err(explain)?;
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumed = channel.basic_consume(name.as_str().into(), "".into(), options, none);
+        let consumed = channel.basic_consume(name.into(), "".into(), options, none);
         let mut consumer = consumed.await.map_err(explain)?;
-        let wanted = depth.ready.min(WINDOW_MAX.into());
+        let wanted = depth.ready.min(window.into());
         let (mut seen, mut last_tag) = (0, None);
         // A queue that is held may be let go meanwhile, so even with nothing ready one silence is waited.
         while seen < wanted.max(1) {

@@ -9,7 +9,7 @@ pub(super) enum Contender {
 }
 
 impl Contender {
-    /// In the order of a run.
+    /// In the order of a round.
     pub(super) const ALL: [Contender; 3] =
         [Contender::FloorSingle, Contender::FloorCoalesced, Contender::Paperboy];
 
@@ -31,16 +31,23 @@ impl Contender {
         }
     }
 
-    /// The command that is this worker.
-    pub(super) fn arguments(self, receiver: &str, endpoints: usize) -> Vec<String> {
+    /// The command that is this worker; a floor knows where to send to without being told by subscriptions.
+    pub(super) fn arguments(self, addresses: &str, endpoints: usize) -> Vec<String> {
         let acknowledge = match self {
             Contender::Paperboy => return ["serve", "--role", "worker"].map(str::to_owned).to_vec(),
             Contender::FloorSingle => "single",
             Contender::FloorCoalesced => "coalesced",
         };
         let endpoints = endpoints.to_string();
-        let words =
-            ["bench-floor", "--acknowledge", acknowledge, "--receiver", receiver, "--endpoints", &endpoints];
+        let words = [
+            "bench-floor",
+            "--acknowledge",
+            acknowledge,
+            "--addresses",
+            addresses,
+            "--endpoints",
+            &endpoints,
+        ];
         words.map(str::to_owned).to_vec()
     }
 }

@@ -1,72 +1,77 @@
-//! The events of a bench: alike in size, each for one endpoint, with the moment they were published inside.
+//! The events of a bench: alike in size, each for one tenant, with their number and planned moment inside.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use serde_json::{Value, json};
+use super::crowd::Crowd;
 
-use crate::broker::{Outgoing, Tags};
-
-const KIND: &str = "bench.event";
-const STAMP: &[u8] = br#""sent_us":"#;
+pub(super) const KIND: &str = "bench.event";
+const SENT: &[u8] = br#""sent_us":"#;
+const NUMBER: &[u8] = br#","number":"#;
 /// The least an event can have with everything that stands in it.
-pub(super) const BYTES_MIN: usize = 160;
+pub(super) const BYTES_MIN: usize = 200;
 
-/// Makes events that no other run has.
-pub(super) struct Events {
+/// Makes events that no other play has.
+pub(super) struct Events<'a> {
     pub(super) run: String,
-    pub(super) endpoints: usize,
+    pub(super) crowd: &'a Crowd,
+    /// Leaves out the tenants with a bad endpoint.
+    pub(super) healthy_only: bool,
     pub(super) body_bytes: usize,
 }
 
-impl Events {
-    /// The event with this number; its moment is now.
-    pub(super) fn make(&self, number: usize) -> Outgoing {
+/// An event, ready to be published.
+pub(super) struct Made {
+    pub(super) id: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Events<'_> {
+    /// The event with this number, planned for this moment.
+    pub(super) fn make(&self, number: usize, sent_us: u64) -> Made {
         let id = format!("{}-{number}", self.run);
-        let tenant = tenant(number % self.endpoints.max(1));
-        let mut body = format!(
-            r#"{{"id":"{id}","type":"{KIND}","tenant":"{tenant}","data":{{"sent_us":{},"text":""#,
-            now_us()
+        let tenant = self.crowd.tenant(self.crowd.tenant_of(number, self.healthy_only));
+        let mut body = Vec::with_capacity(self.body_bytes.max(BYTES_MIN));
+        let begin = format!(
+            r#"{{"id":"{id}","type":"{KIND}","tenant":"{tenant}","data":{{"sent_us":{sent_us},"number":{number},"text":""#
         );
-        let end = r#""}}"#;
-        let text_bytes = self.body_bytes.saturating_sub(body.len() + end.len());
-        body.extend(std::iter::repeat_n('x', text_bytes));
-        body.push_str(end);
-        let tags = Tags { message_id: Some(id), kind: Some(KIND.to_owned()), ..Tags::default() };
-        Outgoing { body: Bytes::from(body), tags }
+        body.extend_from_slice(begin.as_bytes());
+        let end = br#""}}"#;
+        body.resize(body.len().max(self.body_bytes.saturating_sub(end.len())), b'x');
+        body.extend_from_slice(end);
+        Made { id, body }
+    }
+
+    /// The deliveries to good endpoints that the first so many ask for.
+    pub(super) fn good_of(&self, events: usize) -> u64 {
+        self.crowd.good_of(events, self.healthy_only)
     }
 }
 
-/// One subscription for each endpoint, each of a tenant of its own.
-pub(super) fn subscriptions(endpoints: usize, receiver: &str) -> Value {
-    let one = |endpoint| {
-        json!({
-            "tenant": tenant(endpoint),
-            "name": format!("endpoint {endpoint}"),
-            "events": ["bench.*"],
-            "request": { "url": url(receiver, endpoint) },
-        })
-    };
-    (0..endpoints).map(one).collect()
+/// What an event says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) sent_us: u64,
+    pub(super) number: u64,
 }
 
-/// The address of an endpoint.
-pub(super) fn url(receiver: &str, endpoint: usize) -> String {
-    format!("http://{receiver}/e/{endpoint}")
+impl Stamp {
+    /// Finds it at the beginning of a body; none in a stranger's.
+    pub(super) fn read(body: &[u8]) -> Option<Stamp> {
+        let place = body.windows(SENT.len()).position(|window| window == SENT)? + SENT.len();
+        let (sent_us, rest) = digits(&body[place..])?;
+        let (number, _) = digits(rest.strip_prefix(NUMBER)?)?;
+        Some(Stamp { sent_us, number })
+    }
 }
 
-fn tenant(endpoint: usize) -> String {
-    format!("bench-{endpoint}")
+/// The number at the beginning, and what follows it.
+fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
+    let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let number = std::str::from_utf8(&text[..length]).ok()?.parse().ok()?;
+    Some((number, &text[length..]))
 }
 
-/// When the event in this body was published.
-pub(super) fn sent_us(body: &[u8]) -> Option<u64> {
-    let place = body.windows(STAMP.len()).position(|window| window == STAMP)? + STAMP.len();
-    let mut digits = body[place..].iter().take_while(|byte| byte.is_ascii_digit());
-    digits.try_fold(0_u64, |number, digit| number.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-}
-
-/// Now, in Unix microseconds: publisher and receiver are on one machine, so one clock serves both.
+/// Now, in Unix microseconds: producer and receiver are on one machine, so one clock serves both.
 pub(super) fn now_us() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
@@ -78,21 +83,23 @@ mod tests {
     use crate::domain::event::{Event, Hints};
 
     #[test]
-    fn an_event_has_its_size_and_its_moment() {
+    fn an_event_has_its_size_its_number_and_its_moment() {
+        let crowd = Crowd::simple("in_flight", 10_000);
         for body_bytes in [BYTES_MIN, 777] {
-            let events = Events { run: "bench-0a1b2c3d-12".into(), endpoints: 10_000, body_bytes };
-            let before_us = now_us();
-            let event = events.make(99_999_999);
-            assert_eq!(event.body.len(), body_bytes);
-            let sent_us = sent_us(&event.body).unwrap();
-            assert!((before_us..=now_us()).contains(&sent_us));
+            let run = "in_flight-floor_coalesced-3-pace".into();
+            let events = Events { run, crowd: &crowd, healthy_only: true, body_bytes };
+            let made = events.make(99_999_999, 1_795_000_000_000_000);
+            assert_eq!(made.body.len(), body_bytes);
+            let stamp = Stamp { sent_us: 1_795_000_000_000_000, number: 99_999_999 };
+            assert_eq!(Stamp::read(&made.body), Some(stamp));
             let hints = Hints { time: Some("2026-11-22T09:00:07Z"), ..Hints::default() };
-            assert_eq!(Event::parse(&event.body, &hints).unwrap().tenant.as_str(), "bench-9999");
+            assert_eq!(Event::parse(&made.body, &hints).unwrap().tenant.as_str(), "in_flight-9999");
         }
     }
 
     #[test]
-    fn a_stranger_has_no_moment() {
-        assert_eq!(sent_us(b"{}"), None);
+    fn a_stranger_has_no_stamp() {
+        assert_eq!(Stamp::read(b"{}"), None);
+        assert_eq!(Stamp::read(br#"{"sent_us":12,"text":""}"#), None);
     }
 }

@@ -1,79 +1,151 @@
-//! The figures of one worker in one run, and what several runs come to.
+//! What is measured of one worker under one load, and what several rounds come to.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
 
-/// One worker, one run. A cost that could not be seen is none.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Figures {
-    /// Deliveries counted by the receiver while the queue was emptied.
-    pub(super) deliveries: u64,
-    pub(super) deliveries_per_s: f64,
+use serde::{Serialize, Serializer};
+
+/// One thing that can be measured. What could not be is absent, never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Figure {
+    /// Deliveries that arrived while a queue was emptied.
+    Deliveries,
+    DeliveriesPerS,
     /// CPU time per delivery, in µs.
-    pub(super) worker_us: Option<f64>,
-    pub(super) receiver_us: Option<f64>,
-    pub(super) broker_us: Option<f64>,
-    /// Events of the open loop, and how long they took from publish to arrival.
-    pub(super) paced: u64,
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
-    /// The worker's peak.
-    pub(super) peak_rss_mib: Option<f64>,
+    WorkerUs,
+    ReceiverUs,
+    BrokerUs,
+    /// From the start of the worker's process until it said it was ready, and until its first delivery arrived.
+    ReadyMs,
+    FirstMs,
+    /// Deliveries to healthy endpoints that the open loop asked for, and how many of them came within its time.
+    OfferedPerS,
+    ArrivedPercent,
+    /// From the planned time to arrival. Infinite where so many never came.
+    P50Ms,
+    P99Ms,
+    /// How late the producer was itself, behind its plan.
+    ProducerP99Ms,
+    /// Attempts that the bad endpoint saw.
+    BadAttempts,
+    /// Messages in the worker's hand, on average over the open loop.
+    InHand,
+    /// Messages handed back or delivered twice, in a hundred.
+    RedeliveredPercent,
+    /// Requests that were unanswered at one moment, at most.
+    InFlight,
+    /// The worker's memory with nothing to do; when a quarter was delivered; at the end; at its highest.
+    IdleRssMib,
+    EarlyRssMib,
+    LateRssMib,
+    PeakRssMib,
 }
 
-/// What of two workers is compared, first over second.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Ratios {
-    pub(super) worker_cpu: Option<f64>,
-    pub(super) throughput: Option<f64>,
-    pub(super) p99: Option<f64>,
-}
-
-impl Figures {
-    /// Each figure's median.
-    pub(super) fn median(runs: &[Figures]) -> Option<Figures> {
-        let of = |figure: &dyn Fn(&Figures) -> Option<f64>| median(runs.iter().filter_map(figure).collect());
-        Some(Figures {
-            deliveries: runs.first()?.deliveries,
-            deliveries_per_s: of(&|run| Some(run.deliveries_per_s))?,
-            worker_us: of(&|run| run.worker_us),
-            receiver_us: of(&|run| run.receiver_us),
-            broker_us: of(&|run| run.broker_us),
-            paced: runs.first()?.paced,
-            p50_ms: of(&|run| Some(run.p50_ms))?,
-            p99_ms: of(&|run| Some(run.p99_ms))?,
-            peak_rss_mib: of(&|run| run.peak_rss_mib),
-        })
+impl Figure {
+    /// The name in JSON.
+    pub(super) fn key(self) -> &'static str {
+        self.names().0
     }
-}
 
-impl Ratios {
-    /// The medians of the ratios within each run: what disturbs a run disturbs both.
-    pub(super) fn median(ours: &[Figures], floor: &[Figures]) -> Ratios {
-        let of = |figure: &dyn Fn(&Figures) -> Option<f64>| {
-            let pairs = ours.iter().zip(floor);
-            let ratios = pairs.filter_map(|(ours, floor)| Some(figure(ours)? / figure(floor)?));
-            median(ratios.filter(|ratio| ratio.is_finite()).collect()).map(round)
-        };
-        Ratios {
-            worker_cpu: of(&|run| run.worker_us),
-            throughput: of(&|run| Some(run.deliveries_per_s)),
-            p99: of(&|run| Some(run.p99_ms)),
+    /// The head of a column.
+    pub(super) fn title(self) -> &'static str {
+        self.names().1
+    }
+
+    /// Digits behind the point for people.
+    pub(super) fn digits(self) -> usize {
+        self.names().2
+    }
+
+    fn names(self) -> (&'static str, &'static str, usize) {
+        match self {
+            Figure::Deliveries => ("deliveries", "deliveries", 0),
+            Figure::DeliveriesPerS => ("deliveries_per_s", "deliveries/s", 0),
+            Figure::WorkerUs => ("worker_us", "worker µs", 1),
+            Figure::ReceiverUs => ("receiver_us", "receiver µs", 1),
+            Figure::BrokerUs => ("broker_us", "broker µs", 1),
+            Figure::ReadyMs => ("ready_ms", "ready ms", 0),
+            Figure::FirstMs => ("first_ms", "first ms", 0),
+            Figure::OfferedPerS => ("offered_per_s", "offered/s", 0),
+            Figure::ArrivedPercent => ("arrived_percent", "arrived %", 1),
+            Figure::P50Ms => ("p50_ms", "p50 ms", 2),
+            Figure::P99Ms => ("p99_ms", "p99 ms", 2),
+            Figure::ProducerP99Ms => ("producer_p99_ms", "producer p99 ms", 2),
+            Figure::BadAttempts => ("bad_attempts", "bad attempts", 0),
+            Figure::InHand => ("in_hand", "in hand", 0),
+            Figure::RedeliveredPercent => ("redelivered_percent", "redelivered %", 2),
+            Figure::InFlight => ("in_flight", "in flight", 0),
+            Figure::IdleRssMib => ("idle_rss_mib", "idle MiB", 1),
+            Figure::EarlyRssMib => ("early_rss_mib", "early MiB", 1),
+            Figure::LateRssMib => ("late_rss_mib", "late MiB", 1),
+            Figure::PeakRssMib => ("peak_rss_mib", "peak MiB", 1),
         }
     }
 }
 
+/// The figures of one worker under one load.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Figures(BTreeMap<Figure, f64>);
+
+impl Figures {
+    /// Keeps a figure, if it could be seen.
+    pub(super) fn set(&mut self, figure: Figure, value: impl Into<Option<f64>>) {
+        if let Some(value) = value.into() {
+            self.0.insert(figure, round(value));
+        }
+    }
+
+    pub(super) fn get(&self, figure: Figure) -> Option<f64> {
+        self.0.get(&figure).copied()
+    }
+
+    /// Each figure's median, of the rounds that have it.
+    pub(super) fn median<'a>(rounds: impl Iterator<Item = &'a Figures>) -> Figures {
+        let mut all = BTreeMap::<Figure, Vec<f64>>::new();
+        for (figure, value) in rounds.flat_map(|figures| &figures.0) {
+            all.entry(*figure).or_default().push(*value);
+        }
+        Figures(all.into_iter().filter_map(|(figure, values)| Some((figure, median(values)?))).collect())
+    }
+}
+
+impl Serialize for Figures {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // JSON knows no infinity: what never came is null.
+        serializer.collect_map(self.0.iter().map(|(figure, value)| (figure.key(), value)))
+    }
+}
+
+/// One round of a scenario: the figures of each of its plays, by name.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Round(BTreeMap<&'static str, Figures>);
+
+impl Round {
+    pub(super) fn add(&mut self, play: &'static str, figures: Figures) {
+        self.0.insert(play, figures);
+    }
+
+    pub(super) fn play(&self, play: &str) -> Option<&Figures> {
+        self.0.get(play)
+    }
+
+    pub(super) fn get(&self, play: &str, figure: Figure) -> Option<f64> {
+        self.play(play)?.get(figure)
+    }
+}
+
 /// Two digits behind the point: more would pretend.
-pub(super) fn round(value: f64) -> f64 {
+fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+/// The middle one; between the two middle ones of an even number.
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
         0 => None,
         length if length % 2 == 1 => Some(values[middle]),
-        _ => Some(round(f64::midpoint(values[middle - 1], values[middle]))),
+        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
     }
 }
 
@@ -81,33 +153,27 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn run(deliveries_per_s: f64, worker_us: Option<f64>) -> Figures {
-        Figures {
-            deliveries: 1,
-            deliveries_per_s,
-            worker_us,
-            receiver_us: None,
-            broker_us: None,
-            paced: 1,
-            p50_ms: 1.0,
-            p99_ms: 2.0,
-            peak_rss_mib: None,
-        }
+    fn figures(pairs: &[(Figure, f64)]) -> Figures {
+        let mut figures = Figures::default();
+        pairs.iter().for_each(|(figure, value)| figures.set(*figure, *value));
+        figures
     }
 
     #[test]
     fn medians_are_taken_figure_by_figure() {
-        let runs = [run(1.0, Some(30.0)), run(3.0, None), run(2.0, Some(10.0))];
-        let median = Figures::median(&runs).unwrap();
-        assert_eq!((median.deliveries_per_s, median.worker_us, median.broker_us), (2.0, Some(20.0), None));
-        assert!(Figures::median(&[]).is_none());
+        let rounds = [
+            figures(&[(Figure::DeliveriesPerS, 1.0), (Figure::WorkerUs, 30.0)]),
+            figures(&[(Figure::DeliveriesPerS, 3.0)]),
+            figures(&[(Figure::DeliveriesPerS, 2.0), (Figure::WorkerUs, 10.0)]),
+        ];
+        let median = Figures::median(rounds.iter());
+        assert_eq!(median, figures(&[(Figure::DeliveriesPerS, 2.0), (Figure::WorkerUs, 20.0)]));
+        assert_eq!(Figures::median([].iter()), Figures::default());
     }
 
     #[test]
-    fn ratios_are_taken_within_a_run() {
-        let ours = [run(50.0, Some(20.0)), run(10.0, Some(20.0)), run(80.0, Some(20.0))];
-        let floor = [run(100.0, Some(10.0)), run(100.0, None), run(100.0, Some(10.0))];
-        let ratios = Ratios::median(&ours, &floor);
-        assert_eq!((ratios.throughput, ratios.worker_cpu, ratios.p99), (Some(0.5), Some(2.0), Some(1.0)));
+    fn what_never_came_is_null() {
+        let json = serde_json::to_string(&figures(&[(Figure::P50Ms, 1.234), (Figure::P99Ms, f64::INFINITY)]));
+        assert_eq!(json.unwrap(), r#"{"p50_ms":1.23,"p99_ms":null}"#);
     }
 }

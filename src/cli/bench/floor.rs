@@ -21,7 +21,6 @@ use sha2::Sha256;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::event;
 use super::prefix::Prefix;
 use crate::broker::Queue;
 use crate::broker::rabbitmq::topology::Topology;
@@ -38,10 +37,10 @@ pub(in crate::cli) struct Floor {
     /// How messages are acknowledged
     #[arg(long)]
     acknowledge: Acknowledge,
-    /// Host and port of the receiver
+    /// Where the addresses of the endpoints begin
     #[arg(long)]
-    receiver: String,
-    /// How many endpoints it has
+    addresses: String,
+    /// How many endpoints there are
     #[arg(long)]
     endpoints: usize,
 }
@@ -110,9 +109,9 @@ impl Floor {
     }
 
     fn urls(&self) -> Result<Vec<Url>, Failure> {
-        let urls = (0..self.endpoints).map(|endpoint| event::url(&self.receiver, endpoint).parse());
+        let urls = (0..self.endpoints).map(|endpoint| format!("{}/{endpoint}/0", self.addresses).parse());
         let urls: Result<Vec<Url>, _> = urls.collect();
-        Ok(urls.context("`--receiver` is not a host and a port")?)
+        Ok(urls.context("`--addresses` is no address")?)
     }
 }
 

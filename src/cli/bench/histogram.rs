@@ -23,17 +23,35 @@ impl Histogram {
         self.total += 1;
     }
 
-    /// The value that `percent` of all are not above; 0 where there are none.
-    pub(super) fn percentile_us(&self, percent: u64) -> u64 {
-        let wanted = (self.total * percent).div_ceil(100).max(1);
+    /// The buckets that hold something, to be sent elsewhere.
+    pub(super) fn filled(&self) -> Vec<(usize, u32)> {
+        let filled = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        filled.map(|(place, count)| (place, *count)).collect()
+    }
+
+    /// What was sent.
+    pub(super) fn from_filled(filled: &[(usize, u32)]) -> Histogram {
+        let mut histogram = Histogram::new();
+        for (place, count) in filled {
+            histogram.counts[(*place).min(BUCKETS - 1)] += count;
+            histogram.total += u64::from(*count);
+        }
+        histogram
+    }
+
+    /// The value in ms that `percent` of `wanted` values are not above. Values that are wanted and not here never
+    /// came: infinite, where they are too many.
+    #[expect(clippy::cast_precision_loss, reason = "times are far below 2^52")]
+    pub(super) fn percentile_ms(&self, percent: u64, wanted: u64) -> f64 {
+        let wanted = (wanted.max(self.total) * percent).div_ceil(100).max(1);
         let mut seen = 0;
         for (place, count) in self.counts.iter().enumerate() {
             seen += u64::from(*count);
             if seen >= wanted {
-                return highest_in(place as u64);
+                return highest_in(place as u64) as f64 / 1000.0;
             }
         }
-        0
+        f64::INFINITY
     }
 }
 
@@ -62,10 +80,20 @@ mod tests {
     fn percentiles_are_right_within_a_hundredth() {
         let mut histogram = Histogram::new();
         (1..=10_000).for_each(|value| histogram.add(value * 10));
-        for (percent, expected) in [(1, 1_000), (50, 50_000), (99, 99_000), (100, 100_000)] {
-            let got = histogram.percentile_us(percent);
-            assert!(got.abs_diff(expected) * 100 <= expected, "p{percent}: {got}");
+        let sent = Histogram::from_filled(&histogram.filled());
+        for (percent, expected_ms) in [(1, 1.0), (50, 50.0), (99, 99.0), (100, 100.0)] {
+            let got_ms = sent.percentile_ms(percent, 10_000);
+            assert!((got_ms - expected_ms).abs() <= expected_ms / 100.0, "p{percent}: {got_ms}");
         }
+    }
+
+    #[test]
+    fn what_never_came_is_later_than_all_that_came() {
+        let mut histogram = Histogram::new();
+        (0..98).for_each(|_| histogram.add(10));
+        assert!(histogram.percentile_ms(98, 100) < 1.0);
+        assert!(histogram.percentile_ms(99, 100).is_infinite());
+        assert!(Histogram::new().percentile_ms(50, 0).is_infinite());
     }
 
     #[test]
@@ -76,10 +104,5 @@ mod tests {
             assert!(place == 0 || value > highest_in(place - 1), "{value}");
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
-    }
-
-    #[test]
-    fn nothing_has_no_percentile() {
-        assert_eq!(Histogram::new().percentile_us(99), 0);
     }
 }

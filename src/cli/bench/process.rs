@@ -11,6 +11,11 @@ pub(super) fn cpu_us(pid: u32) -> Option<u64> {
     parse_cpu_us(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// How many processes of the whole machine wanted to run, on average over the last minute.
+pub(super) fn load_average() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
 /// The most memory the process ever held.
 pub(super) fn peak_rss_kib(pid: u32) -> Option<u64> {
     status_kib(pid, "VmHWM:")

@@ -260,6 +260,8 @@ mod tests {
             at_ms: 0,
             drains: true,
             faults: Vec::new(),
+            keys: Vec::new(),
+            troubles: Vec::new(),
             balance: None,
             slow: Vec::new(),
         }

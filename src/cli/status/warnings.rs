@@ -87,6 +87,9 @@ impl Facts {
             if !process.faults.is_empty() {
                 warnings.push(format!("{} is not ready: {}", process.place(), process.faults.join("; ")));
             }
+            if !process.troubles.is_empty() {
+                warnings.push(format!("{} has trouble: {}", process.place(), process.troubles.join("; ")));
+            }
             if process.balance.as_ref().is_some_and(|balance| !balance.adds_up()) {
                 warnings.push(format!("the balance of {} does not add up", process.place()));
             }
@@ -137,6 +140,8 @@ mod tests {
                 at_ms: 0,
                 drains: false,
                 faults: Vec::new(),
+                keys: Vec::new(),
+                troubles: Vec::new(),
                 balance: Some(Counts::default()),
                 slow: Vec::new(),
             }]),
@@ -201,11 +206,13 @@ mod tests {
     fn a_process_that_is_not_ready_and_a_balance_that_is_off_are_told() {
         let mut facts = well();
         process(&mut facts).faults = vec!["publish: no connection".into()];
+        process(&mut facts).troubles = vec!["sources: one is missing".into()];
         process(&mut facts).balance = Some(Counts { taken: 1, ..Counts::default() });
         assert_eq!(
             facts.warnings(),
             [
                 "worker on `h` (pid 7) is not ready: publish: no connection",
+                "worker on `h` (pid 7) has trouble: sources: one is missing",
                 "the balance of worker on `h` (pid 7) does not add up"
             ]
         );

@@ -53,7 +53,7 @@ impl Add {
         addresses::warn(config, new.iter().map(|new| &new.spec));
         let added = new.iter().map(|new| new.spec.clone()).collect();
         save::all(config, store, added, Vec::new(), !self.no_wait).await?;
-        for New { spec, secret } in new {
+        for New { spec, secret, .. } in new {
             let id = spec.id.unwrap_or_default();
             if common.json {
                 let secret = secret.as_ref().map(|secret| secret.expose());

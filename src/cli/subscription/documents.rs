@@ -1,6 +1,5 @@
 //! Documents from files, and what is wrong with them, told together.
 
-use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -17,18 +16,30 @@ use crate::domain::subscription::SubscriptionSpec;
 /// The documents of a file: JSON (one object, a list, objects in a row) or TOML (one subscription, or
 /// `[[subscriptions]]`); `-` is standard input.
 pub(super) fn read(path: &Path) -> Result<Vec<Value>, Failure> {
-    let mut text = String::new();
+    let text = text(path)?;
+    parse(path, &text).map_err(|problem| Failure::refused(vec![problem]))
+}
+
+/// As [`read`], with what is wrong as one problem among others.
+pub(super) fn read_or_say(path: &Path) -> Result<Vec<Value>, Problem> {
+    let text = text(path).map_err(|error| Problem { message: format!("{error:#}"), hint: None })?;
+    parse(path, &text)
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
     if path == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-    } else {
-        text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        return std::io::read_to_string(std::io::stdin()).context("cannot read standard input");
     }
+    std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
+}
+
+fn parse(path: &Path, text: &str) -> Result<Vec<Value>, Problem> {
     let begins_as_json =
         text.trim_start().starts_with(['{', '[']) && path.extension().is_none_or(|end| end != "toml");
-    let documents = if begins_as_json { from_json(&text) } else { from_toml(&text) };
-    documents.map_err(|error| {
-        Failure::usage(format!("`{}` cannot be read: {error}", path.display()))
-            .hint("write one subscription or a list of them, as JSON or TOML")
+    let documents = if begins_as_json { from_json(text) } else { from_toml(text) };
+    documents.map_err(|error| Problem {
+        message: format!("`{}` cannot be read: {error}", path.display()),
+        hint: Some("write one subscription or a list of them, as JSON or TOML".into()),
     })
 }
 
@@ -56,6 +67,8 @@ fn from_toml(text: &str) -> Result<Vec<Value>, String> {
 pub(super) struct New {
     pub(super) spec: SubscriptionSpec,
     pub(super) secret: Option<Secret>,
+    /// The document named no id.
+    pub(super) id_is_made: bool,
 }
 
 impl New {
@@ -65,8 +78,9 @@ impl New {
             Ok(spec) => spec,
             Err(faults) => return Ok(Err(faults)),
         };
+        let id_is_made = spec.id.is_none();
         let made = spec.complete(SubscriptionId::from_random(random()?), now, random()?);
-        Ok(made.and_then(|secret| spec.check().map(|_| New { spec, secret })))
+        Ok(made.and_then(|secret| spec.check().map(|_| New { spec, secret, id_is_made })))
     }
 }
 

@@ -2,11 +2,15 @@
 
 mod add;
 mod addresses;
+mod apply;
+mod difference;
 mod documents;
+mod export;
 mod fields;
 mod import;
 mod list;
 mod place;
+mod plan;
 mod platform;
 mod remove;
 mod rotate;
@@ -29,6 +33,10 @@ pub(super) enum Command {
     Add(Box<add::Add>),
     /// Add or change subscriptions from a file; those with a known id are changed
     Import(import::Import),
+    /// Make subscriptions what files say: shows what changes, asks, writes all or nothing
+    Apply(apply::Apply),
+    /// Write subscriptions as files that `apply` takes
+    Export(export::Export),
     /// List subscriptions
     List(list::List),
     /// Show one subscription, secrets hidden
@@ -48,7 +56,7 @@ pub(super) enum Command {
     Enable(switch::Switch),
     /// Stop sending to it; its retries under way become dead letters `disabled`
     Disable(switch::Switch),
-    /// Commands that come later, and words that are none.
+    /// Words that are no command.
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -59,10 +67,12 @@ impl Command {
             return Err(refuse(words));
         }
         let config = common.load()?;
-        let (store, _) = services::open_store(&config).await?;
+        let store = services::open_store(&config).await?;
         let done = match self {
             Command::Add(add) => add.run(common, &config, &store).await,
             Command::Import(import) => import.run(common, &config, &store).await,
+            Command::Apply(apply) => Box::pin(apply.run(common, &config, &store)).await,
+            Command::Export(export) => export.run(common, &store).await,
             Command::List(list) => list.run(common, &store).await,
             Command::Show { id } => show::run(common, &store, &id).await,
             Command::Update(update) => update.run(common, &config, &store).await,
@@ -79,12 +89,7 @@ impl Command {
 }
 
 fn refuse(words: &[OsString]) -> Failure {
-    const LATER: [&str; 2] = ["apply", "export"];
     let word = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    if LATER.contains(&word.as_ref()) {
-        return Failure::usage(format!("`paperboy subscription {word}` is not supported yet"))
-            .hint("`paperboy subscription import` and `list --json` do without it");
-    }
     Failure::usage(format!("`{word}` is not a command of `paperboy subscription`"))
         .hint("`paperboy subscription --help` lists them")
 }

@@ -27,7 +27,8 @@ pub(in crate::cli) struct Remove {
 impl Remove {
     pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
         let id = id(&self.id)?;
-        let spec = store.subscription(&id).await?.ok_or_else(|| missing(&self.id))?;
+        // As it may be shown: a record that nothing opens any more can go too.
+        let spec = store.shown_subscription(&id).await?.ok_or_else(|| missing(&self.id))?;
         let url = output::printable(spec.request.url.as_deref().unwrap_or("-"));
         let what = format!("subscription `{id}` of tenant `{}` to {url}", spec.tenant.unwrap_or_default());
         if self.dry_run {

@@ -18,6 +18,19 @@ pub(super) async fn all(
     services::spread(config, store, counter, wait).await
 }
 
+/// As [`all`], and removes others of which nobody changed anything meanwhile.
+pub(super) async fn everything(
+    config: &Config,
+    store: &Store,
+    added: Vec<SubscriptionSpec>,
+    changed: Vec<Versioned>,
+    removed: Vec<Versioned>,
+    wait: bool,
+) -> Result<(), Failure> {
+    let counter = store.apply_subscriptions(added, changed, removed).await.map_err(failure)?;
+    services::spread(config, store, counter, wait).await
+}
+
 /// Writes one change over the version it was made from, and waits as [`all`] does.
 pub(super) async fn one(
     config: &Config,

@@ -16,7 +16,6 @@ use crate::domain::event::{Event, Hints};
 use crate::domain::outcome::{Answer, Outcome};
 use crate::domain::request::{self, AttemptContext, Request};
 use crate::domain::secret::MASK;
-use crate::domain::spec::SubscriptionSpec;
 use crate::domain::statuses::Seen;
 use crate::domain::subscription::Subscription;
 use crate::http::Transport as _;
@@ -24,9 +23,6 @@ use crate::store::Store;
 
 /// Bytes shown of a body.
 const SHOWN_BYTES_MAX: usize = 1024;
-/// Shorter secrets are not looked for in an answer: they stand in ordinary words.
-const HIDDEN_BYTES_MIN: usize = 8;
-
 /// Send one marked event.
 #[derive(Args, Debug)]
 #[command(
@@ -86,7 +82,7 @@ impl Test {
 
         let outcome = Outcome::judge(&subscription.success, &answer);
         let is_delivered = matches!(outcome, Outcome::Delivered { .. });
-        let shown = Shown::new(&spec, &subscription, &request, &answer);
+        let shown = Shown::new(&subscription, &request, &answer);
         if common.json {
             let mut told = shown.to_json();
             told["id"] = json!(self.id);
@@ -177,12 +173,7 @@ struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn new(
-        spec: &SubscriptionSpec,
-        subscription: &Subscription,
-        request: &'a Request,
-        answer: &'a Answer,
-    ) -> Shown<'a> {
+    fn new(subscription: &Subscription, request: &'a Request, answer: &'a Answer) -> Shown<'a> {
         let own = || subscription.request.own_headers(&subscription.auth);
         let is_hidden = |name: &str| own().any(|(own, _)| own.eq_ignore_ascii_case(name));
         let headers = request.headers.iter().map(|(name, value)| {
@@ -190,12 +181,7 @@ impl<'a> Shown<'a> {
             (name, if is_hidden(name) { MASK } else { value.to_str().unwrap_or_default() })
         });
         // A receiver may send back what it was sent.
-        let mut answer_body = start_of(&answer.excerpt);
-        let values = own().map(|(_, value)| value.to_owned());
-        let secrets = spec.secrets().into_iter().map(|secret| secret.expose().to_owned());
-        for secret in values.chain(secrets).filter(|secret| secret.len() >= HIDDEN_BYTES_MIN) {
-            answer_body = answer_body.replace(&secret, MASK);
-        }
+        let answer_body = subscription.veil.hide(&start_of(&answer.excerpt));
         Shown {
             method: request.method.as_str(),
             url: request.url.as_str(),

@@ -49,6 +49,7 @@ pub struct SubscriptionSpec {
     /// Every named key must match; empty is the whole tenant.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub scope: BTreeMap<String, Vec<String>>,
+    /// A condition on `data`, as `domain::filter` reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<Value>,
     pub request: RequestSpec,
@@ -280,7 +281,7 @@ pub struct RetrySpec {
     pub retry_after: Option<bool>,
     /// By how much of itself a wait may be lengthened at random: 0 (default) to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub jitter: Option<f32>,
+    pub jitter: Option<f64>,
     /// What a 410 does: `dead` (default), or `retry` as any other failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_gone: Option<String>,

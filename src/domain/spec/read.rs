@@ -126,7 +126,7 @@ fn explain(field: &str, error: &serde_json::Error) -> Fault {
     }
     let expected = match expected {
         "u32" => "a whole number, not negative",
-        "f32" => "a number",
+        "f64" => "a number",
         "a sequence" => "a list",
         "a map" => "an object",
         other => other,

@@ -70,6 +70,24 @@ impl Amqp {
         Some(got.delivery.properties)
     }
 
+    /// Looks at this many messages of a queue that nobody takes from, and puts them back.
+    pub(crate) async fn peek_all(&self, queue: &str, count: usize) -> Vec<(BasicProperties, Vec<u8>)> {
+        let channel = self.connection.create_channel().await.unwrap();
+        let name = format!("{}.{queue}", self.prefix);
+        let options = BasicConsumeOptions::default();
+        let mut consumer =
+            channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await.unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < count {
+            let next = tokio::time::timeout(Duration::from_secs(10), consumer.next()).await;
+            let next = next.unwrap_or_else(|_| panic!("{} of {count} messages in `{queue}`", seen.len()));
+            let delivery = next.unwrap().unwrap();
+            seen.push((delivery.properties, delivery.data));
+        }
+        channel.close(200, "looked".into()).await.unwrap();
+        seen
+    }
+
     /// Takes one message of a queue and gives it back, as a worker that crashes over it would, until it was
     /// given back `times` times or the broker hands it out no more; how often it was.
     pub(crate) async fn give_back(&self, queue: &str, times: usize) -> usize {

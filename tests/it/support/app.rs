@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -77,6 +77,13 @@ impl App {
         &self.settings[&format!("PAPERBOY__{name}")]
     }
 
+    /// Gives every process and command from now on a configuration file of its own.
+    pub(crate) fn configure(&mut self, toml: &str) {
+        let path = self.path("paperboy.toml");
+        std::fs::write(&path, toml).unwrap();
+        self.settings.insert("PAPERBOY_CONFIG".into(), path.display().to_string());
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -139,6 +146,40 @@ impl App {
         let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
         child.wait_with_output().await.unwrap()
+    }
+
+    /// Runs a command with this on its standard input, whatever becomes of it.
+    pub(crate) async fn output_of(&self, mut command: Command, input: &str) -> Output {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // A command that has already found its fault reads no further.
+        let _ = stdin.write_all(input.as_bytes()).await;
+        drop(stdin);
+        let ended = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output());
+        ended.await.expect("the command hangs").unwrap()
+    }
+
+    /// Does to the SQLite file what no command does.
+    pub(crate) async fn sql(&self, statement: &str) {
+        let url = format!("sqlite://{}", self.path("paperboy.db").display());
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        connection.execute(sqlx::AssertSqlSafe(statement.to_owned())).await.unwrap();
+    }
+
+    /// Every file the app has written, by its path.
+    pub(crate) fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let (mut folders, mut files) = (vec![self.folder.path().to_owned()], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push((path.display().to_string(), std::fs::read(&path).unwrap())),
+                }
+            }
+        }
+        files
     }
 
     /// Lines of a command's `--json` output.

@@ -6,7 +6,9 @@ pub(crate) mod document;
 pub(crate) mod failure;
 pub(crate) mod ledger;
 pub(crate) mod receiver;
+pub(crate) mod redis_tap;
 pub(crate) mod services;
+pub(crate) mod traces;
 pub(crate) mod vector;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! A receiver that does as it is told and remembers everything. Imports nothing of paperboy: it is the
 //! independent eye on what was sent.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -62,12 +63,12 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) after: Duration,
     pub(crate) headers: Vec<(&'static str, String)>,
-    pub(crate) body: &'static str,
+    pub(crate) body: Cow<'static, str>,
 }
 
 impl Reply {
     pub(crate) fn status(status: u16) -> Reply {
-        Reply { status, after: Duration::ZERO, headers: Vec::new(), body: "" }
+        Reply { status, after: Duration::ZERO, headers: Vec::new(), body: Cow::Borrowed("") }
     }
 
     pub(crate) fn after(mut self, pause: Duration) -> Reply {
@@ -80,8 +81,8 @@ impl Reply {
         self
     }
 
-    pub(crate) fn body(mut self, body: &'static str) -> Reply {
-        self.body = body;
+    pub(crate) fn body(mut self, body: impl Into<Cow<'static, str>>) -> Reply {
+        self.body = body.into();
         self
     }
 }
@@ -179,5 +180,5 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     for (name, value) in &reply.headers {
         response = response.header(*name, value);
     }
-    response.body(Body::from(reply.body)).unwrap()
+    response.body(Body::from(reply.body.into_owned())).unwrap()
 }

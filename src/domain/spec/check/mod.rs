@@ -17,12 +17,14 @@ use self::signatures::check_signatures;
 use super::SubscriptionSpec;
 use crate::domain::auth::Auth;
 use crate::domain::fault::Fault;
+use crate::domain::filter::Filter;
 use crate::domain::matching::Pattern;
 use crate::domain::name::NameFault;
 use crate::domain::request::ConstantHeaders;
 use crate::domain::secret::MASK;
 use crate::domain::signature::Scheme;
 use crate::domain::subscription::{DisabledBy, Subscription};
+use crate::domain::veil::Veil;
 
 const NAME_BYTES_MAX: usize = 200;
 const PATTERNS_MAX: usize = 100;
@@ -49,6 +51,7 @@ impl SubscriptionSpec {
             faults.0.push(fault.hint("for example `document.*`, or `#` for every event"));
         }
         check_scope(&self.scope, &mut faults);
+        let filter = self.filter.as_ref().and_then(|filter| faults.keep("filter", Filter::read(filter)));
         let request = check_request(&self.request, &mut faults);
         let (request, userinfo) = request.unzip();
         let auth = check_auth(self.auth.as_ref(), userinfo.flatten(), &mut faults);
@@ -76,7 +79,9 @@ impl SubscriptionSpec {
             events,
             interactive,
             scope: self.scope.clone().into_iter().collect(),
+            filter,
             request,
+            veil: Veil::new(&self.secrets(), &auth),
             auth,
             constant_headers,
             signatures: signatures.into_iter().map(|(_, scheme)| scheme).collect(),
@@ -103,9 +108,6 @@ impl SubscriptionSpec {
 
     /// Fields that have their place in the document already and nothing behind them yet.
     fn check_what_comes_later(&self, faults: &mut Faults) {
-        if self.filter.is_some() {
-            faults.0.push(Fault::new("filter", "is not supported yet"));
-        }
         match self.answer.as_deref() {
             None | Some("ignore") => {}
             Some("publish") => faults.0.push(not_yet("answer", "publish")),
@@ -321,12 +323,19 @@ mod tests {
     }
 
     #[test]
+    fn the_faults_of_a_filter_are_those_of_the_document() {
+        let filter = json!({"all": [{"pointer": "/data/a", "equals": 1}, {"pointer": "/data/b", "like": 1}]});
+        assert_eq!(fields(json!({"filter": filter})), ["filter.all[1].like"]);
+        assert!(check(json!({"filter": {"pointer": "/data/a", "equals": 1}})).unwrap().filter.is_some());
+    }
+
+    #[test]
     fn what_comes_later_says_so() {
         let changes = json!({
-            "filter": {"a": 1}, "answer": "publish", "retry": {"on_gone": "disable", "when_down": "park"},
+            "answer": "publish", "retry": {"on_gone": "disable", "when_down": "park"},
         });
         let faults = faults(changes);
-        assert_eq!(faults.len(), 4);
+        assert_eq!(faults.len(), 3);
         assert!(faults.iter().all(|fault| fault.ends_with("is not supported yet")), "{faults:?}");
     }
 

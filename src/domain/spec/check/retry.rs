@@ -58,7 +58,8 @@ pub(super) fn check_retry(spec: Option<&RetrySpec>, faults: &mut Faults) -> Opti
         policy,
         on: on.flatten(),
         retry_after: spec.retry_after.unwrap_or(default.retry_after),
-        jitter: spec.jitter.unwrap_or(default.jitter),
+        #[expect(clippy::cast_possible_truncation, reason = "a share of 0 to 1 needs no more digits")]
+        jitter: spec.jitter.map_or(default.jitter, |jitter| jitter as f32),
         on_gone,
     };
     faults.keep("retry", retry.check().map_err(|fault| Fault::new(fault.field(), fault.to_string())))?;
