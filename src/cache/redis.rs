@@ -2,7 +2,7 @@
 //!
 //! Keys, all under `broker.prefix`: `:store` (id and key check of the one store), `:changes` (the change
 //! counter), `:versions` (tenant → version of its last change), `:tenant:T` (version and sealed records),
-//! `:process:ID` (what a process says of itself) and `:processes` (their ids).
+//! `:process:ID` (what a process says of itself), `:processes` (their ids) and `:token:NAME` (a sealed login's token).
 //! Whatever is missing here means "ask the store"; versions only rise.
 
 use std::collections::HashSet;
@@ -205,6 +205,16 @@ impl Redis {
             connection.srem(self.key("processes"), id).await
         };
         ask(&self.writing, forgotten).await
+    }
+
+    /// A sealed token.
+    pub async fn token(&self, name: &str) -> Result<Option<Vec<u8>>, RedisError> {
+        self.connection.clone().get(self.key(&format!("token:{name}"))).await
+    }
+
+    /// Keeps a sealed token for `life_s` seconds.
+    pub async fn keep_token(&self, name: &str, sealed: &[u8], life_s: u64) -> Result<(), RedisError> {
+        self.connection.clone().set_ex(self.key(&format!("token:{name}")), sealed, life_s).await
     }
 
     /// What each living process last said; ids of those that are gone are forgotten.

@@ -23,12 +23,14 @@ mod later;
 mod listen;
 mod log;
 mod output;
+mod preset;
 mod publish;
 mod receiver;
 mod remote;
 mod replaying;
 mod serve;
 mod services;
+mod shelf;
 mod source;
 mod stage;
 mod status;
@@ -90,6 +92,9 @@ enum Command {
     /// Who wants which events, and how
     #[command(subcommand)]
     Subscription(subscription::Command),
+    /// Platforms whose webhooks Paperboy sends as they do
+    #[command(subcommand)]
+    Preset(preset::Command),
     /// What was given up: look, replay, discard
     #[command(subcommand)]
     Dead(dead::Command),
@@ -188,6 +193,7 @@ impl Command {
             Command::Audit(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,
             Command::Config(command) => command.run(&common),
+            Command::Preset(command) => command.run(&common),
             Command::Status(status) => Box::pin(status.run(&common)).await,
             Command::Source(command) => Box::pin(command.run(&common)).await,
             Command::Topology(command) => Box::pin(command.run(&common)).await,

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::heartbeat::{self, Pulse};
+use super::shelf::RedisShelf;
 use super::{Common, Failure, descriptors, log, replaying, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::rabbitmq::{Intake, RabbitMq, Share};
@@ -144,8 +145,12 @@ impl Process {
             refresh: config.cache.refresh(),
             max_stale: Duration::from_secs(config.cache.max_stale_s.into()),
         };
+        let mut sender = services::sender(config)?;
+        if let Some(redis) = &redis {
+            sender = sender.sharing_tokens(Arc::new(RedisShelf::new(redis.clone(), store.clone())));
+        }
+        let sender = Arc::new(sender);
         let directory = Arc::new(CachedDirectory::new(store.clone(), redis.clone(), freshness));
-        let sender = Arc::new(services::sender(config)?);
         let metrics = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
             .and_then(|builder| builder.install_recorder())

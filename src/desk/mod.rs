@@ -151,8 +151,9 @@ impl Desk {
 
     /// Addresses that the guard refuses as of now: said when a subscription is written, decided at every send.
     pub fn address_warning(&self, spec: &SubscriptionSpec) -> Option<String> {
-        let url = spec.request.url.as_deref().map(url::Url::parse);
-        url.and_then(Result::ok).and_then(|url| self.guard.warning(&url))
+        let login = spec.auth.as_ref().and_then(|auth| auth.url.as_deref());
+        let urls = [spec.request.url.as_deref(), login].into_iter().flatten();
+        urls.filter_map(|url| url::Url::parse(url).ok()).find_map(|url| self.guard.warning(&url))
     }
 }
 

@@ -30,8 +30,8 @@ impl New {
             Err(faults) => return Ok(Err(faults)),
         };
         let id_is_made = spec.id.is_none();
-        let secret = spec.complete(SubscriptionId::from_random(random()?), now, random()?);
-        Ok(spec.check().map(|_| New { spec, secret, id_is_made }))
+        let made = spec.complete(SubscriptionId::from_random(random()?), now, random()?);
+        Ok(made.and_then(|secret| spec.check().map(|_| New { spec, secret, id_is_made })))
     }
 
     /// The line of the audit for it.

@@ -4,6 +4,7 @@
 //! whatever it needs of those arrives as an argument.
 
 pub mod auth;
+pub mod body;
 pub mod cause;
 pub mod delay;
 pub mod event;
@@ -20,6 +21,7 @@ pub mod payload;
 pub mod placeholder;
 pub mod places;
 pub mod pointer;
+pub mod preset;
 pub mod request;
 pub mod retry;
 pub mod seal;

@@ -16,6 +16,11 @@ impl Payload {
         Payload([before.into(), shared, Bytes::from_static(after)])
     }
 
+    /// Something shared between bytes of ours.
+    pub fn between(before: Vec<u8>, shared: Bytes, after: Vec<u8>) -> Payload {
+        Payload([before.into(), shared, after.into()])
+    }
+
     /// Bytes of all pieces together.
     pub fn len(&self) -> usize {
         self.0.iter().map(Bytes::len).sum()

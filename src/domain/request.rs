@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use crate::domain::auth::TokenRequest;
+use crate::domain::body::{BodyError, BodyTemplate, Filled};
 use crate::domain::event::Event;
 use crate::domain::headers;
 use crate::domain::name::EventId;
@@ -45,6 +48,8 @@ pub struct Request {
     pub body: Payload,
     /// Until the head of the answer is there.
     pub timeout: Duration,
+    /// The login whose token goes out as `authorization`, which `headers` then lacks.
+    pub token: Option<Arc<TokenRequest>>,
 }
 
 /// Shows where it goes and how long the body is; paths, header values and bodies may hold secrets.
@@ -101,7 +106,7 @@ impl Method {
 }
 
 /// What of an event is the body of its requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyForm {
     /// What was resolved of the event, and `data` byte for byte.
     Envelope,
@@ -110,30 +115,28 @@ pub enum BodyForm {
     /// The producer's whole message.
     Event,
     None,
+    /// A receiver's own form, shared by whoever copies the plan.
+    Template(Arc<BodyTemplate>),
 }
 
 impl BodyForm {
-    pub const ALL: [BodyForm; 4] = [BodyForm::Envelope, BodyForm::Data, BodyForm::Event, BodyForm::None];
-
-    /// The name in a subscription.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            BodyForm::Envelope => "envelope",
-            BodyForm::Data => "data",
-            BodyForm::Event => "event",
-            BodyForm::None => "none",
-        }
-    }
+    /// The forms that have a name.
+    pub const NAMED: [(&'static str, BodyForm); 4] = [
+        ("envelope", BodyForm::Envelope),
+        ("data", BodyForm::Data),
+        ("event", BodyForm::Event),
+        ("none", BodyForm::None),
+    ];
 
     /// Finds the form of this name.
     pub fn parse(name: &str) -> Option<Self> {
-        BodyForm::ALL.into_iter().find(|form| form.as_str() == name)
+        BodyForm::NAMED.into_iter().find(|(known, _)| *known == name).map(|(_, form)| form)
     }
 
     /// The bytes to send. `raw` is the buffer from which `event` was parsed: parts of it are shared, not copied.
-    fn payload(self, event: &Event<'_>, raw: &Bytes) -> Payload {
+    fn payload(&self, event: &Event<'_>, raw: &Bytes, subscription: &str) -> Result<Payload, BodyError> {
         let data = event.data.map(|data| data.get().as_bytes());
-        match (self, data) {
+        Ok(match (self, data) {
             (BodyForm::Envelope, Some(data)) if data.len() >= SHARED_BYTES_MIN => {
                 Payload::around(event.envelope_before_data(0), part_of(raw, data), b"}")
             }
@@ -141,8 +144,27 @@ impl BodyForm {
             (BodyForm::Data, Some(data)) => part_of(raw, data).into(),
             (BodyForm::Event, _) => part_of(raw, event.raw).into(),
             (BodyForm::Data, None) | (BodyForm::None, _) => Payload::default(),
-        }
+            (BodyForm::Template(template), _) => {
+                let Filled { mut bytes, shared } = template.fill(event, subscription, SHARED_BYTES_MIN)?;
+                match shared {
+                    Some((place, data)) => {
+                        let after = bytes.split_off(place);
+                        Payload::between(bytes, part_of(raw, data), after)
+                    }
+                    None => bytes.into(),
+                }
+            }
+        })
     }
+}
+
+/// Why a request cannot be built from an event; no later attempt could be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Url(#[from] TemplateError),
+    #[error(transparent)]
+    Body(#[from] BodyError),
 }
 
 /// Shares `part` if it lies inside `raw`, and copies it otherwise.
@@ -200,16 +222,16 @@ impl ConstantHeaders {
 /// all others were checked to differ when the subscription was made.
 ///
 /// # Errors
-/// A [`TemplateError`] when the event cannot fill the URL.
+/// A [`BuildError`] when the event cannot fill the URL or the body.
 pub fn build(
     subscription: &Subscription,
     event: &Event<'_>,
     raw: &Bytes,
     context: &AttemptContext<'_>,
-) -> Result<Request, TemplateError> {
+) -> Result<Request, BuildError> {
     let plan = &subscription.request;
     let url = plan.url.render(event)?.into_owned();
-    let body = plan.body.payload(event, raw);
+    let body = plan.body.payload(event, raw, subscription.id.as_str())?;
     let id = webhook_id(&event.id);
 
     let constant = &subscription.constant_headers;
@@ -236,7 +258,8 @@ pub fn build(
     for scheme in &subscription.signatures {
         scheme.sign(&id, context.now_unix_s, &body, &mut headers);
     }
-    Ok(Request { method: plan.method, url, headers, body, timeout: plan.timeout })
+    let token = subscription.auth.token_request().cloned();
+    Ok(Request { method: plan.method, url, headers, body, timeout: plan.timeout, token })
 }
 
 /// The value of `webhook-id`: the event's id if receivers can be trusted to take it, else `evt_` and the

@@ -185,6 +185,8 @@ pub enum OnGone {
     Dead,
     /// The delivery is dead, and the subscription is to be disabled. Refused at creation as long as nobody does that.
     Disable,
+    /// A failure like any other.
+    Retry,
 }
 
 /// What we do after an attempt.
@@ -254,8 +256,10 @@ pub fn decide(retry: &Retry, attempt: u32, outcome: &Outcome, jitter_sample: f64
     match outcome {
         Outcome::Delivered { .. } => return Verdict::Done,
         // 410 says the receiver wants no more; `on_gone` only adds a deed, which is the worker's.
-        Outcome::Gone { .. } | Outcome::Untemplatable => return Verdict::Dead(Reason::Permanent),
-        Outcome::Throttled { .. }
+        Outcome::Gone { .. } if retry.on_gone != OnGone::Retry => return Verdict::Dead(Reason::Permanent),
+        Outcome::Untemplatable => return Verdict::Dead(Reason::Permanent),
+        Outcome::Gone { .. }
+        | Outcome::Throttled { .. }
         | Outcome::Unavailable { .. }
         | Outcome::Refused { .. }
         | Outcome::Unreachable(_)

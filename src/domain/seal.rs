@@ -11,6 +11,7 @@ use std::fmt;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use data_encoding::{BASE64, HEXLOWER};
+use hmac::{Hmac, Mac as _};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -109,6 +110,16 @@ impl SealKey {
         self.cipher()
             .decrypt(&XNonce::from(*nonce), Payload { msg: ciphertext, aad: associated })
             .map_err(|_| SealFault::Altered)
+    }
+
+    /// A name for a record that says nothing about what it is made of to whoever lacks this key: HMAC-SHA256 in hex.
+    pub fn name_of(&self, purpose: &str, content: &[u8]) -> String {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.0.as_slice()).expect("HMAC takes keys of any length");
+        mac.update(purpose.as_bytes());
+        mac.update(b"\0");
+        mac.update(content);
+        HEXLOWER.encode(&mac.finalize().into_bytes())
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {

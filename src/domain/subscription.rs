@@ -88,10 +88,16 @@ impl Subscription {
     /// the payload, are other questions.
     pub fn matches(&self, event: &Event<'_>) -> bool {
         self.tenant == event.tenant
-            && self.events.iter().any(|pattern| pattern.matches(event.kind.as_str()))
+            && (self.events.iter().any(|pattern| pattern.matches(event.kind.as_str()))
+                || self.is_interactive(event))
             && self.scope.iter().all(|(key, wanted)| {
                 event.scope_value(key).is_some_and(|value| wanted.iter().any(|wanted| wanted == value))
             })
+    }
+
+    /// Whether this event is sent once and never again, whatever comes back.
+    pub fn is_interactive(&self, event: &Event<'_>) -> bool {
+        self.interactive.iter().any(|pattern| pattern.matches(event.kind.as_str()))
     }
 
     /// Whether its filter, if it has one, lets this event through.

@@ -11,7 +11,7 @@ use crate::domain::{
 };
 
 /// Why no answer came. The text never holds the URL, which can hold secrets.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) class: Class,
     /// Closer than the class, where that is known.

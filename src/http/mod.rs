@@ -12,6 +12,7 @@ mod pieces;
 mod resolver;
 pub mod rule;
 pub mod sender;
+pub mod tokens;
 
 use std::future::Future;
 

@@ -6,16 +6,27 @@ use std::{
 };
 
 use reqwest::{
-    Response,
-    header::{HeaderMap, RETRY_AFTER},
+    Response, StatusCode,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use tracing::{debug, error};
 
-use super::{Transport, clients::Clients, drains::Drains, failure::Failure, guard::Guard, pieces};
+use super::{
+    Transport,
+    clients::Clients,
+    drains::Drains,
+    failure::Failure,
+    guard::Guard,
+    pieces,
+    tokens::{LoginAnswer, Shelf, Tokens, is_too_long},
+};
 use crate::domain::{
+    auth::{Auth, TokenRequest},
     outcome::{Answer, parse_retry_after},
     request::{Method, Request},
+    secret::Secret,
     statuses::{Class, Seen},
+    veil::Veil,
 };
 
 /// Bytes kept of an answer that is no success.
@@ -28,6 +39,7 @@ pub struct Sender {
     guard: Arc<Guard>,
     clients: Clients,
     drains: Drains,
+    tokens: Tokens,
     reads_every_answer: bool,
 }
 
@@ -41,7 +53,20 @@ impl Sender {
     /// Prepares the clients. A rustls crypto provider must be installed before.
     pub fn new(settings: SenderSettings) -> anyhow::Result<Sender> {
         let clients = Clients::new(&settings.guard, &settings.insecure_tls)?;
-        Ok(Sender { guard: settings.guard, clients, drains: Drains::new(), reads_every_answer: false })
+        Ok(Sender {
+            guard: settings.guard,
+            clients,
+            drains: Drains::new(),
+            tokens: Tokens::new(None),
+            reads_every_answer: false,
+        })
+    }
+
+    /// Shares the tokens of logins with other processes.
+    #[must_use]
+    pub fn sharing_tokens(mut self, shelf: Arc<dyn Shelf>) -> Sender {
+        self.tokens = Tokens::new(Some(shelf));
+        self
     }
 
     /// Waits for the beginning of a success's body too: for people who want to see it.
@@ -54,6 +79,57 @@ impl Sender {
     /// Waits for the side tasks that read answers to their end, at most 2 s.
     pub async fn close(&self) {
         self.drains.close().await;
+    }
+
+    /// Sends, after a login where there is one, and once more after a new login if that token is refused (RFC 6750
+    /// §3.1 answers 401 to one that has ended).
+    ///
+    /// Gives back the token beside the answer, which may repeat it.
+    async fn exchange(
+        &self,
+        mut request: Request,
+        deadline: Instant,
+    ) -> Result<(Response, Option<Secret>), Failure> {
+        let Some(login) = request.token.take() else {
+            return Ok((self.head_by(request, deadline).await?, None));
+        };
+        let token = self.token(&login, None, deadline).await?;
+        let response = self.head_by(authorized(request.clone(), &token), deadline).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok((response, Some(token)));
+        }
+        self.drains.take(response);
+        let token = self.token(&login, Some(&token), deadline).await?;
+        Ok((self.head_by(authorized(request, &token), deadline).await?, Some(token)))
+    }
+
+    async fn token(
+        &self,
+        login: &TokenRequest,
+        rejected: Option<&Secret>,
+        deadline: Instant,
+    ) -> Result<Secret, Failure> {
+        let call = |request| async move {
+            let mut response = self.head(request).await?;
+            let (status, mut body) = (response.status().as_u16(), Vec::new());
+            while let Some(chunk) = response.chunk().await? {
+                body.extend_from_slice(&chunk);
+                if is_too_long(body.len()) {
+                    return Ok(LoginAnswer { status, body, is_cut: true });
+                }
+            }
+            Ok(LoginAnswer { status, body, is_cut: false })
+        };
+        // A login is rare; without the box its states would be part of every delivery's.
+        Box::pin(self.tokens.get(login, rejected, deadline, call)).await
+    }
+
+    /// Fails as `timeout` when the head of the answer is not complete at `deadline`.
+    async fn head_by(&self, request: Request, deadline: Instant) -> Result<Response, Failure> {
+        let timeout = request.timeout;
+        tokio::time::timeout_at(deadline.into(), self.head(request)).await.unwrap_or_else(|_| {
+            Err(Failure::new(Class::Timeout, format!("no answer within {} s", timeout.as_secs_f32())))
+        })
     }
 
     /// Sends and returns when the head of the answer is there.
@@ -92,19 +168,35 @@ impl Sender {
 }
 
 impl Transport for Sender {
-    /// Fails as `timeout` when the head of the answer is not complete within `request.timeout`.
+    /// Fails as `timeout` when the head of the answer is not complete within `request.timeout`, and as `auth` when a
+    /// login before it brings no token.
     async fn send(&self, request: Request) -> Answer {
         let started = Instant::now();
-        let timeout = request.timeout;
-        let head = tokio::time::timeout(timeout, self.head(request)).await.unwrap_or_else(|_| {
-            Err(Failure::new(Class::Timeout, format!("no answer within {} s", timeout.as_secs_f32())))
-        });
+        let deadline = started + request.timeout;
+        let head = self.exchange(request, deadline).await;
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match head {
-            Ok(response) => self.answer(response, elapsed_ms).await,
+            Ok((response, token)) => {
+                let mut answer = self.answer(response, elapsed_ms).await;
+                if let Some(token) = token {
+                    let text = String::from_utf8_lossy(&answer.excerpt);
+                    let bare = token.expose().rsplit(' ').next().unwrap_or_default();
+                    answer.excerpt = Veil::new(&[bare.into()], &Auth::None).hide(&text).into_bytes();
+                }
+                answer
+            }
             Err(failure) => failed(failure, elapsed_ms),
         }
     }
+}
+
+fn authorized(mut request: Request, token: &Secret) -> Request {
+    // Whoever read the token checked that it is a value.
+    if let Ok(mut value) = HeaderValue::from_str(token.expose()) {
+        value.set_sensitive(true);
+        request.headers.insert(AUTHORIZATION, value);
+    }
+    request
 }
 
 /// Makes an answer of a failure, with our own words where an answer has the receiver's.

@@ -131,6 +131,11 @@ impl Store {
         self.inner.key.seal(associated, plain)
     }
 
+    /// A name for a record outside of the store that says nothing about what it is made of.
+    pub fn name_of(&self, purpose: &str, content: &[u8]) -> String {
+        self.inner.key.key().name_of(purpose, content)
+    }
+
     /// Opens what [`Store::seal`] made under the same record name, with whichever key of this process.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::balance::Ending;
 use super::report::Attempted;
 use super::step::Step;
-use super::{Worker, clock, defer, step};
+use super::{Worker, clock, defer, report, step};
 use crate::broker::{Broker, Message, Queue, Tags};
 use crate::cache::Directory;
 use crate::domain::cause::Cause;
@@ -47,6 +47,10 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         };
         let request = match request::build(subscription, event, &message.body, &context) {
             Ok(request) => request,
+            Err(error) if subscription.is_interactive(event) => {
+                report::not_built(event, subscription, &error);
+                return Step::Done(Ending::Answered);
+            }
             Err(error) => {
                 // Trying again would build the same: not an attempt, and no use in one.
                 let mut tags = tags();
@@ -68,6 +72,11 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             self.meters.attempted(&attempted, &Verdict::Done);
             self.recorder.attempted(&attempted, &message.tags, &Verdict::Done, started_ms);
             return Step::Done(Ending::Delivered);
+        }
+        if subscription.is_interactive(event) {
+            // Whoever waited for this has gone on: another attempt would come too late.
+            self.meters.attempted(&attempted, &Verdict::Done);
+            return Step::Done(Ending::Answered);
         }
         let mut tags = tags();
         tags.attempt = context.attempt;

@@ -25,11 +25,13 @@ pub enum Ending {
     FannedOut,
     /// Nobody wants it.
     NoSubscriber,
+    /// It was interactive and sent once, and its receiver did not take it.
+    Answered,
 }
 
 impl Ending {
     /// Every ending, in the order of the counters.
-    pub const ALL: [Ending; 7] = [
+    pub const ALL: [Ending; 8] = [
         Ending::Delivered,
         Ending::Retried,
         Ending::Deferred,
@@ -37,6 +39,7 @@ impl Ending {
         Ending::Dead,
         Ending::FannedOut,
         Ending::NoSubscriber,
+        Ending::Answered,
     ];
 
     /// The word for it in metrics and in `status`.
@@ -49,6 +52,7 @@ impl Ending {
             Ending::Dead => "dead",
             Ending::FannedOut => "fanned_out",
             Ending::NoSubscriber => "no_subscriber",
+            Ending::Answered => "answered",
         }
     }
 }

@@ -10,6 +10,7 @@ use super::defer::Cause;
 use crate::broker::{Message, Tags};
 use crate::domain::event::Event;
 use crate::domain::outcome::{Answer, Outcome};
+use crate::domain::request::BuildError;
 use crate::domain::retry::{Reason, Verdict};
 use crate::domain::source::Source;
 use crate::domain::subscription::Subscription;
@@ -51,6 +52,10 @@ impl Meters {
         seconds.record(ms as f64 / 1000.0);
         let subscription = &subscription.id;
         match verdict {
+            Verdict::Done if !matches!(outcome, Outcome::Delivered { .. }) => {
+                info!(event.id = %id, %subscription, ms, outcome = what, seen = %outcome.seen(),
+                    "interactive event `{id}` was not taken and is not sent again");
+            }
             Verdict::Done => {
                 // The story of a healthy day is the metric; a line for each would cost more than the delivery.
                 debug!(event.id = %id, %subscription, attempt, ms, "delivered event `{id}`");
@@ -65,6 +70,12 @@ impl Meters {
             }
         }
     }
+}
+
+/// An interactive event has nothing to make its request of.
+pub(super) fn not_built(event: &Event<'_>, subscription: &Subscription, why: &BuildError) {
+    let (id, subscription) = (&event.id, &subscription.id);
+    info!(event.id = %id, %subscription, "interactive event `{id}` is not sent: {why}");
 }
 
 /// A delivery, or an event without its subscription, was given up.

@@ -7,6 +7,7 @@
 )]
 
 mod judge;
+mod platforms;
 #[expect(
     dead_code,
     unused_imports,

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::documents::{self, Faults};
-use super::{addresses, save};
+use super::{addresses, place, platform, save};
 use crate::cli::{Common, Failure, output, services};
 use crate::desk::subscriptions::New;
 use crate::desk::{Desk, note};
@@ -24,14 +24,24 @@ use crate::store::{Save, Store, Versioned};
 default, but `enabled` and `signatures` stay. `***` stands for a secret that is there already.
 All documents are written or none.
 
+With `--preset` the file holds configuration objects of that platform, as they stand there; what could
+not be taken is said field by field.
+
 Examples:
   paperboy subscription import subscriptions.toml --dry-run
-  paperboy subscription list --json | paperboy subscription import -"
+  paperboy subscription list --json | paperboy subscription import -
+  paperboy subscription import --preset rossum --tenant acme hook.json"
 )]
 pub(in crate::cli) struct Import {
     /// JSON or TOML: one subscription or a list; `-` for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// The platform whose own configuration objects the file holds; `paperboy preset list` names them
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// With `--preset`: whose subscriptions they become
+    #[arg(long, requires = "preset")]
+    tenant: Option<String>,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -50,6 +60,12 @@ enum Plan {
 impl Import {
     pub(super) async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
         let documents = documents::read(&self.file)?;
+        if let Some(preset) = &self.preset {
+            let (tenant, wait) = (self.tenant.as_deref(), !self.no_wait);
+            let request =
+                platform::Request { preset, tenant, objects: documents, dry_run: self.dry_run, wait };
+            return platform::run(common, desk, request).await;
+        }
         let named: Vec<bool> = documents.iter().map(|document| document["id"].is_string()).collect();
         let now = jiff::Timestamp::now().to_string();
         let mut faults = Faults::of(documents.len());
@@ -66,6 +82,11 @@ impl Import {
             plans.extend(faults.keep(place, plan(&desk.store, document, &now).await?));
         }
         faults.into_failure()?;
+        let new = plans.iter().filter_map(|plan| match plan {
+            Plan::Create(new) => Some(&new.spec),
+            Plan::Update(_) | Plan::Leave(_) => None,
+        });
+        place::refuse_second(&desk.store, new).await?;
         let written = plans.iter().filter_map(|plan| match plan {
             Plan::Create(new) => Some(&new.spec),
             Plan::Update(update) => Some(&update.spec),

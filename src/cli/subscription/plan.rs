@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::place;
 use super::tenant;
 use crate::cli::{Failure, Problem};
 use crate::desk::subscriptions::New;
@@ -67,6 +68,11 @@ pub(super) async fn make(
     if !planner.problems.is_empty() {
         return Err(Failure::refused(planner.problems));
     }
+    let new = steps.iter().filter_map(|step| match &step.action {
+        Action::Add(new) => Some(&new.spec),
+        _ => None,
+    });
+    place::refuse_second(store, new).await?;
     if prune {
         steps.extend(planner.rest(&steps).await?);
     }

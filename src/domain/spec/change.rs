@@ -12,10 +12,10 @@ use crate::domain::secret::MASK;
 use crate::domain::subscription::DisabledBy;
 
 /// What a change must leave as it is.
-const FIXED: [&str; 2] = ["id", "tenant"];
+const FIXED: [&str; 3] = ["id", "tenant", "preset"];
 /// What another whole document keeps where it says nothing: none of it has a default that would not surprise
 /// the receiver or whoever disabled the subscription.
-const KEPT: [&str; 4] = ["id", "tenant", "enabled", "signatures"];
+const KEPT: [&str; 5] = ["id", "tenant", "preset", "enabled", "signatures"];
 
 impl SubscriptionSpec {
     /// The document with the members changed that `patch` names: a JSON merge patch (RFC 7396), where `null`
@@ -26,20 +26,20 @@ impl SubscriptionSpec {
     pub fn patched(&self, patch: Value) -> Result<SubscriptionSpec, Vec<Fault>> {
         let Value::Object(fields) = patch else { return Err(vec![not_an_object("a change")]) };
         let mut faults = self.check_fixed(&fields);
+        let before = self.as_fields()?;
         faults.extend(
             FIXED
                 .iter()
-                .filter(|name| fields.get(**name) == Some(&Value::Null))
+                .filter(|name| fields.get(**name) == Some(&Value::Null) && before.contains_key(**name))
                 .map(|name| Fault::new(*name, "cannot be removed").hint("leave it out")),
         );
-        let before = self.as_fields()?;
         let mut after = Value::Object(before.clone());
         merge(&mut after, Value::Object(fields));
-        self.finish(&Value::Object(before), after, faults)
+        self.finish(&Value::Object(before), after, faults, false)
     }
 
-    /// `document` in place of this one. What it does not name has its default, but for `enabled` and
-    /// `signatures`, which stay. Times are ours and not taken from it.
+    /// `document` in place of this one. What it does not name has its default (the preset's, where there is one), but
+    /// for `enabled` and `signatures`, which stay. Times are ours and not taken from it.
     ///
     /// # Errors
     /// Every fault of the document.
@@ -54,7 +54,7 @@ impl SubscriptionSpec {
                 fields.insert(name.to_owned(), kept.clone());
             }
         }
-        self.finish(&Value::Object(before), Value::Object(fields), faults)
+        self.finish(&Value::Object(before), Value::Object(fields), faults, true)
     }
 
     fn finish(
@@ -62,11 +62,12 @@ impl SubscriptionSpec {
         before: &Value,
         mut after: Value,
         mut faults: Vec<Fault>,
+        is_whole: bool,
     ) -> Result<SubscriptionSpec, Vec<Fault>> {
         keep_secrets(before, &mut after);
         for name in FIXED {
             // A fault of it is told already.
-            after[name] = before[name].clone();
+            after[name] = before.get(name).cloned().unwrap_or(Value::Null);
         }
         let spec = SubscriptionSpec::read(after).map(|mut spec| {
             spec.created_at.clone_from(&self.created_at);
@@ -77,7 +78,22 @@ impl SubscriptionSpec {
             spec.move_userinfo_to_auth();
             spec
         });
-        let spec = spec.and_then(|spec| spec.check().map(|_| spec));
+        let spec = spec.and_then(|mut spec| {
+            if is_whole {
+                // Signatures stay, so none is made.
+                spec.fill_from_preset([0; 32])?;
+            }
+            spec.resolve_names()?;
+            let rules = spec.check_preset_rules();
+            match (spec.check(), rules) {
+                (Ok(_), Ok(())) => Ok(spec),
+                (Err(mut faults), Err(more)) => {
+                    faults.extend(more);
+                    Err(faults)
+                }
+                (Err(faults), Ok(())) | (Ok(_), Err(faults)) => Err(faults),
+            }
+        });
         match spec {
             Ok(spec) if faults.is_empty() => Ok(spec),
             Ok(_) => Err(faults),
@@ -89,13 +105,13 @@ impl SubscriptionSpec {
     }
 
     fn check_fixed(&self, fields: &Map<String, Value>) -> Vec<Fault> {
-        let now = [&self.id, &self.tenant];
+        let now = [&self.id, &self.tenant, &self.preset];
         let differs = FIXED.into_iter().zip(now).filter_map(|(name, now)| {
             let given = fields.get(name).filter(|given| !given.is_null())?;
             let now = now.as_deref().unwrap_or_default();
             (given.as_str() != Some(now)).then(|| {
-                Fault::new(name, format!("cannot change: it is `{now}`"))
-                    .hint("add another subscription instead")
+                let is = if now.is_empty() { "it has none".to_owned() } else { format!("it is `{now}`") };
+                Fault::new(name, format!("cannot change: {is}")).hint("add another subscription instead")
             })
         });
         differs.collect()
@@ -135,19 +151,23 @@ fn merge(target: &mut Value, patch: Value) {
 /// Puts the secrets that are there where the new document says `***`. What has no counterpart keeps the
 /// stand-in, which the check refuses by its field.
 fn keep_secrets(before: &Value, after: &mut Value) {
-    for name in ["value", "token", "password"] {
+    for name in ["value", "token", "password", "body"] {
         if let Some(Value::Object(auth)) = after.get_mut("auth")
             && let Some(value) = auth.get_mut(name)
         {
             keep(value, before.get("auth").and_then(|auth| auth.get(name)));
         }
     }
-    let headers = before.get("request").and_then(|request| request.get("headers")).and_then(Value::as_object);
-    if let Some(Value::Object(new)) = after.get_mut("request").and_then(|request| request.get_mut("headers"))
-    {
-        for (name, value) in new {
-            let old = headers.into_iter().flatten().find(|(old, _)| old.eq_ignore_ascii_case(name));
-            keep(value, old.map(|(_, value)| value));
+    for section in ["request", "auth"] {
+        let headers =
+            before.get(section).and_then(|section| section.get("headers")).and_then(Value::as_object);
+        if let Some(Value::Object(new)) =
+            after.get_mut(section).and_then(|section| section.get_mut("headers"))
+        {
+            for (name, value) in new {
+                let old = headers.into_iter().flatten().find(|(old, _)| old.eq_ignore_ascii_case(name));
+                keep(value, old.map(|(_, value)| value));
+            }
         }
     }
     let old = list(before, "signatures");

@@ -7,6 +7,7 @@
 
 mod change;
 mod check;
+mod fill;
 mod read;
 mod rotate;
 
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 
 pub use self::rotate::{Overlap, RotateFault, Rotated};
 
+use crate::domain::fault::Fault;
 use crate::domain::name::SubscriptionId;
 use crate::domain::secret::Secret;
 use crate::domain::signature::standard::Standard;
@@ -66,6 +68,8 @@ pub struct SubscriptionSpec {
     /// Default: `ignore`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
+    /// The platform whose receivers it speaks to. Its values were written into the document when that was made, so
+    /// that another version of them changes nothing here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
     /// The subscriber's own notes; never looked at.
@@ -90,9 +94,12 @@ pub struct RequestSpec {
     pub url: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Secret>,
-    /// `envelope`, `data`, `event` or `none`. Default: `envelope`, and `none` for GET and DELETE.
+    /// `envelope`, `data`, `event`, `none` or a template. Default: `envelope`, and `none` for GET and DELETE.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    /// What the receiver calls the event types, for a template's `{name}`: a text, a number, or an object of those.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, Value>,
     /// Default: `application/json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
@@ -116,7 +123,7 @@ impl fmt::Debug for RequestSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthSpec {
-    /// `none`, `header`, `bearer` or `basic`.
+    /// `none`, `header`, `bearer`, `basic` or `token_request`.
     pub kind: String,
     /// Of `header`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,6 +140,63 @@ pub struct AuthSpec {
     /// Of `basic`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
+    /// Of `token_request`, as all that follow: where to log in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Default: `POST`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, Secret>,
+    /// Any JSON.
+    #[serde(skip_serializing_if = "Option::is_none", with = "secret_json")]
+    pub body: Option<Secret>,
+    /// `json` or `form`. Default: what `headers` say of the content type, else `json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+    /// Where the token stands in the answer. Default: `/access_token`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_pointer: Option<String>,
+    /// The word before the token. Default: `Bearer`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// Where its life in seconds stands in the answer. Default: `/expires_in`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_pointer: Option<String>,
+    /// How long a token is used at most, in seconds. Default: the life the answer tells, else 60.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_s: Option<u32>,
+}
+
+/// JSON that is a secret as a whole: JSON in the document, its text in memory, `***` where it is masked.
+mod secret_json {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    use crate::domain::secret::{MASK, Secret};
+
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Option<Secret>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match secret {
+            Some(secret) if secret.is_mask() => MASK.serialize(serializer),
+            Some(secret) => {
+                let json: Value = serde_json::from_str(secret.expose()).map_err(serde::ser::Error::custom)?;
+                json.serialize(serializer)
+            }
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Secret>, D::Error> {
+        Ok(match Value::deserialize(deserializer)? {
+            Value::String(text) if text == MASK => Some(Secret::mask()),
+            json => Some(Secret::new(json.to_string())),
+        })
+    }
 }
 
 /// One entry of `signatures`; `scheme` says which of the other fields belong to it.
@@ -218,7 +282,7 @@ pub struct RetrySpec {
     /// By how much of itself a wait may be lengthened at random: 0 (default) to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter: Option<f64>,
-    /// What a 410 does: `dead` (default).
+    /// What a 410 does: `dead` (default), or `retry` as any other failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_gone: Option<String>,
     /// What becomes of attempts while a receiver is down: `burn` (default).
@@ -227,18 +291,29 @@ pub struct RetrySpec {
 }
 
 impl SubscriptionSpec {
-    /// Fills in what we choose for a new subscription: id, times, a signing secret if none was named.
+    /// Fills in what we choose for a new subscription: id, times, what its preset says, a signing secret if none
+    /// was named.
     ///
     /// An id that is there (an import) is kept. `now` is RFC 3339 in UTC; `new_secret` is random bytes.
     /// Credentials in the URL become `auth`. Returns the secret if one was made: it is shown this once.
-    pub fn complete(&mut self, id: SubscriptionId, now: &str, new_secret: [u8; 32]) -> Option<Secret> {
+    ///
+    /// # Errors
+    /// Every fault that the preset's rules find.
+    pub fn complete(
+        &mut self,
+        id: SubscriptionId,
+        now: &str,
+        new_secret: [u8; 32],
+    ) -> Result<Option<Secret>, Vec<Fault>> {
         self.id.get_or_insert_with(|| id.to_string());
         self.enabled.get_or_insert(true);
         self.created_at.get_or_insert_with(|| now.to_owned());
         self.updated_at = Some(now.to_owned());
         self.move_userinfo_to_auth();
-        if self.signatures.is_some() {
-            return None;
+        let made = self.fill_from_preset(new_secret)?;
+        self.check_preset_rules()?;
+        if made.is_some() || self.signatures.is_some() {
+            return Ok(made);
         }
         let secret = Standard::secret_from_random(new_secret);
         let scheme = SignatureSpec {
@@ -247,7 +322,7 @@ impl SubscriptionSpec {
             ..Default::default()
         };
         self.signatures = Some(vec![scheme]);
-        Some(secret)
+        Ok(Some(secret))
     }
 
     /// The document as it may be shown: `***` for every secret, and no credentials in the URL.
@@ -263,7 +338,14 @@ impl SubscriptionSpec {
 
     /// Every secret of the document, for hiding them in what a stranger sends back.
     pub fn secrets(&self) -> Vec<Secret> {
-        self.clone().secrets_mut().into_iter().map(|(_, secret)| secret.clone()).collect()
+        let mut all: Vec<Secret> =
+            self.clone().secrets_mut().into_iter().map(|(_, secret)| secret.clone()).collect();
+        // A stranger would send back a part of a login's body rather than all of it.
+        let body = self.auth.as_ref().and_then(|auth| auth.body.as_ref());
+        let fields = body.and_then(|body| serde_json::from_str::<Map<String, Value>>(body.expose()).ok());
+        let texts = fields.into_iter().flat_map(Map::into_values);
+        all.extend(texts.filter_map(|value| value.as_str().map(Secret::from)));
+        all
     }
 
     /// Every secret of the document, with its field.
@@ -271,9 +353,17 @@ impl SubscriptionSpec {
         let headers =
             self.request.headers.iter_mut().map(|(name, value)| (format!("request.headers.{name}"), value));
         let auth = self.auth.iter_mut().flat_map(|auth| {
-            let values =
-                [("value", &mut auth.value), ("token", &mut auth.token), ("password", &mut auth.password)];
-            values.into_iter().filter_map(|(name, value)| Some((format!("auth.{name}"), value.as_mut()?)))
+            let values = [
+                ("value", &mut auth.value),
+                ("token", &mut auth.token),
+                ("password", &mut auth.password),
+                ("body", &mut auth.body),
+            ];
+            let values = values
+                .into_iter()
+                .filter_map(|(name, value)| Some((format!("auth.{name}"), value.as_mut()?)));
+            let headers = auth.headers.iter_mut();
+            values.chain(headers.map(|(name, value)| (format!("auth.headers.{name}"), value)))
         });
         let signatures = self.signatures.iter_mut().flatten().enumerate().flat_map(|(scheme, signature)| {
             let field = format!("signatures[{scheme}]");
@@ -345,24 +435,24 @@ mod tests {
     fn completing_makes_a_secret_only_where_none_is_named() {
         let mut silent =
             spec(json!({"tenant": "acme", "events": ["#"], "request": {"url": "https://h.example/x"}}));
-        let secret = silent.complete(id(), NOW, [7; 32]).unwrap();
+        let secret = silent.complete(id(), NOW, [7; 32]).unwrap().unwrap();
         assert!(secret.expose().starts_with("whsec_"));
         assert_eq!(silent.signatures.as_ref().unwrap()[0].secrets, [secret]);
         assert!(silent.check().is_ok());
         for signatures in [json!([]), json!([{"scheme": "hmac", "header": "X-S", "secrets": ["s"]}])] {
             let mut named = spec(json!({"signatures": signatures}));
-            assert_eq!(named.complete(id(), NOW, [7; 32]), None);
+            assert_eq!(named.complete(id(), NOW, [7; 32]), Ok(None));
         }
     }
 
     #[test]
     fn completing_keeps_the_id_and_birthday_of_an_import() {
         let mut new = spec(json!({}));
-        new.complete(id(), NOW, [7; 32]);
+        new.complete(id(), NOW, [7; 32]).unwrap();
         let times = (new.created_at.as_deref(), new.updated_at.as_deref());
         assert_eq!((new.id.as_deref(), times), (Some("sub_new"), (Some(NOW), Some(NOW))));
         let mut old = spec(json!({"id": "sub_old", "created_at": "2025-01-01T00:00:00Z", "enabled": false}));
-        old.complete(id(), NOW, [7; 32]);
+        old.complete(id(), NOW, [7; 32]).unwrap();
         let kept = (old.id.as_deref(), old.created_at.as_deref(), old.enabled);
         assert_eq!(kept, (Some("sub_old"), Some("2025-01-01T00:00:00Z"), Some(false)));
     }
@@ -371,7 +461,7 @@ mod tests {
     fn credentials_in_the_url_become_auth() {
         let mut spec =
             spec(json!({"request": {"url": "https://u%40x:p%3Aw@h.example/:id"}, "auth": {"kind": "none"}}));
-        spec.complete(id(), NOW, [7; 32]);
+        spec.complete(id(), NOW, [7; 32]).unwrap();
         assert_eq!(spec.request.url.as_deref(), Some("https://h.example/:id"));
         let auth = spec.auth.unwrap();
         assert_eq!((auth.kind.as_str(), auth.username.as_deref()), ("basic", Some("u@x")));
@@ -398,7 +488,7 @@ mod tests {
     #[test]
     fn a_stored_document_reads_back_the_same() {
         let mut spec = with_every_secret();
-        spec.complete(id(), NOW, [7; 32]);
+        spec.complete(id(), NOW, [7; 32]).unwrap();
         spec.retry =
             Some(RetrySpec { jitter: Some(0.1), on: Some(vec!["5xx".to_owned()]), ..Default::default() });
         let json = serde_json::to_string(&spec).unwrap();

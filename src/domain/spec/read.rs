@@ -24,9 +24,6 @@ impl SubscriptionSpec {
         for (name, value) in fields {
             match name.as_str() {
                 "request" => read_section::<RequestSpec>(name, value, &mut faults),
-                "auth" if is_token_request(value) => {
-                    faults.push(super::check::not_yet("auth.kind", "token_request"))
-                }
                 "auth" => read_section::<AuthSpec>(name, value, &mut faults),
                 "retry" => read_section::<RetrySpec>(name, value, &mut faults),
                 "signatures" => read_signatures(value, &mut faults),
@@ -38,11 +35,6 @@ impl SubscriptionSpec {
         }
         serde_json::from_value(document).map_err(|error| vec![explain("", &error)])
     }
-}
-
-/// Its fields are many and of no use before it is built: they are not called unknown one by one.
-fn is_token_request(auth: &Value) -> bool {
-    auth.get("kind").and_then(Value::as_str) == Some("token_request")
 }
 
 /// Drops the members that are `null` from the document and its sections, not from what is the subscriber's own.
@@ -217,13 +209,6 @@ mod tests {
         let spec = SubscriptionSpec::read(document).unwrap();
         assert_eq!((spec.filter, spec.signatures), (None, None));
         assert_eq!(spec.metadata["kept"], Value::Null);
-    }
-
-    #[test]
-    fn what_comes_later_is_told_once() {
-        let document =
-            json!({"auth": {"kind": "token_request", "url": "https://h.example/token", "cache_s": 60}});
-        assert_eq!(faults(document), ["`auth.kind` `token_request` is not supported yet"]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The `auth` section, and credentials that stood in the URL.
 
+use std::sync::Arc;
+
 use super::faults::Faults;
-use super::not_yet;
-use crate::domain::auth::Auth;
+use crate::domain::auth::{Auth, TokenRequest, token};
 use crate::domain::fault::Fault;
 use crate::domain::spec::AuthSpec;
 use crate::domain::template::Userinfo;
@@ -20,6 +21,15 @@ pub(super) fn check_auth(
         ("token", spec.token.is_some()),
         ("username", spec.username.is_some()),
         ("password", spec.password.is_some()),
+        ("url", spec.url.is_some()),
+        ("method", spec.method.is_some()),
+        ("headers", !spec.headers.is_empty()),
+        ("body", spec.body.is_some()),
+        ("encoding", spec.encoding.is_some()),
+        ("token_pointer", spec.token_pointer.is_some()),
+        ("scheme", spec.scheme.is_some()),
+        ("expires_pointer", spec.expires_pointer.is_some()),
+        ("cache_s", spec.cache_s.is_some()),
     ];
     let needed: &[&str] = match spec.kind.as_str() {
         "none" => &[],
@@ -27,11 +37,15 @@ pub(super) fn check_auth(
         "bearer" => &["token"],
         "basic" => &["username", "password"],
         "token_request" => {
-            faults.0.push(not_yet("auth.kind", "token_request"));
-            return None;
+            let allowed: Vec<&str> = given[5..].iter().map(|(name, _)| *name).collect();
+            faults.only("auth", &spec.kind, &given, &allowed);
+            if userinfo.is_some() {
+                faults.0.push(credentials_twice());
+            }
+            return faults.keep("auth", login(spec)).map(|login| Auth::Token(Arc::new(login)));
         }
         _ => {
-            faults.unknown("auth.kind", "`none`, `header`, `bearer` and `basic`");
+            faults.unknown("auth.kind", "`none`, `header`, `bearer`, `basic` and `token_request`");
             return None;
         }
     };
@@ -44,8 +58,7 @@ pub(super) fn check_auth(
         if spec.kind == "none" {
             return faults.keep("request.url", Auth::basic(&userinfo.username, &userinfo.password));
         }
-        let fault = Fault::new("request.url", "holds credentials although `auth` is given");
-        faults.0.push(fault.hint("take them out of the URL"));
+        faults.0.push(credentials_twice());
     }
     match (spec.kind.as_str(), &spec.name, &spec.value, &spec.token, &spec.username, &spec.password) {
         ("none", ..) => Some(Auth::None),
@@ -54,4 +67,22 @@ pub(super) fn check_auth(
         (_, _, _, _, Some(username), Some(password)) => faults.keep("auth", Auth::basic(username, password)),
         _ => None,
     }
+}
+
+fn credentials_twice() -> Fault {
+    Fault::new("request.url", "holds credentials although `auth` is given").hint("take them out of the URL")
+}
+
+fn login(spec: &AuthSpec) -> Result<TokenRequest, Vec<Fault>> {
+    TokenRequest::new(&token::Settings {
+        method: spec.method.as_deref(),
+        url: spec.url.as_deref().unwrap_or_default(),
+        headers: spec.headers.iter().map(|(name, value)| (name.as_str(), value)).collect(),
+        body: spec.body.as_ref(),
+        encoding: spec.encoding.as_deref(),
+        token_pointer: spec.token_pointer.as_deref(),
+        scheme: spec.scheme.as_deref(),
+        expires_pointer: spec.expires_pointer.as_deref(),
+        cache_s: spec.cache_s,
+    })
 }

@@ -44,7 +44,12 @@ impl SubscriptionSpec {
         let tenant = check_name("tenant", self.tenant.as_deref(), &mut faults);
         self.check_notes(&mut faults);
         self.check_what_comes_later(&mut faults);
-        let events = check_events(&self.events, &mut faults);
+        let events = check_events("events", &self.events, &mut faults);
+        let interactive = check_events("interactive", &self.interactive, &mut faults);
+        if self.events.is_empty() && self.interactive.is_empty() {
+            let fault = Fault::new("events", format!("must hold 1 to {PATTERNS_MAX} patterns"));
+            faults.0.push(fault.hint("for example `document.*`, or `#` for every event"));
+        }
         check_scope(&self.scope, &mut faults);
         let filter = self.filter.as_ref().and_then(|filter| faults.keep("filter", Filter::read(filter)));
         let request = check_request(&self.request, &mut faults);
@@ -72,7 +77,7 @@ impl SubscriptionSpec {
             enabled,
             disabled_by: (!enabled).then_some(self.disabled_by.unwrap_or(DisabledBy::Person)),
             events,
-            interactive: Vec::new(),
+            interactive,
             scope: self.scope.clone().into_iter().collect(),
             filter,
             request,
@@ -103,12 +108,6 @@ impl SubscriptionSpec {
 
     /// Fields that have their place in the document already and nothing behind them yet.
     fn check_what_comes_later(&self, faults: &mut Faults) {
-        if !self.interactive.is_empty() {
-            faults.0.push(Fault::new("interactive", "is not supported yet"));
-        }
-        if let Some(preset) = &self.preset {
-            faults.0.push(not_yet("preset", preset));
-        }
         match self.answer.as_deref() {
             None | Some("ignore") => {}
             Some("publish") => faults.0.push(not_yet("answer", "publish")),
@@ -124,7 +123,7 @@ impl SubscriptionSpec {
         faults: &mut Faults,
     ) {
         let own = self.request.headers.keys().map(|name| ("request.headers", name.as_str()));
-        let auth = auth.and_then(Auth::as_header).map(|(name, _)| ("auth", name));
+        let auth = auth.and_then(Auth::header_name).map(|name| ("auth", name));
         let signed = signatures.iter().flat_map(|(field, scheme)| {
             scheme.header_names().into_iter().map(move |name| (field.as_str(), name))
         });
@@ -168,15 +167,14 @@ fn check_name<T: FromStr<Err = NameFault>>(
     faults.keep(field, text.parse().map_err(plain))
 }
 
-fn check_events(events: &[String], faults: &mut Faults) -> Vec<Pattern> {
-    if events.is_empty() || events.len() > PATTERNS_MAX {
-        let fault = Fault::new("events", format!("must hold 1 to {PATTERNS_MAX} patterns"));
-        faults.0.push(fault.hint("for example `document.*`, or `#` for every event"));
+fn check_events(field: &str, events: &[String], faults: &mut Faults) -> Vec<Pattern> {
+    if events.len() > PATTERNS_MAX {
+        faults.add(field, format!("holds more than {PATTERNS_MAX} patterns"));
     }
     let patterns = events.iter().enumerate();
     patterns
         .filter_map(|(index, text)| {
-            faults.keep(&format!("events[{index}]"), Pattern::parse(text).map_err(plain))
+            faults.keep(&format!("{field}[{index}]"), Pattern::parse(text).map_err(plain))
         })
         .collect()
 }
@@ -203,7 +201,6 @@ mod tests {
     use super::*;
     use crate::domain::request::{BodyForm, Method};
     use crate::domain::retry::{Retry, RetryPolicy};
-    use crate::domain::spec::AuthSpec;
     use crate::domain::statuses::{Class, Seen};
     use serde_json::{Value, json};
     use std::time::Duration;
@@ -335,18 +332,42 @@ mod tests {
     #[test]
     fn what_comes_later_says_so() {
         let changes = json!({
-            "interactive": ["#"], "preset": "rossum", "answer": "publish",
-            "retry": {"on_gone": "disable", "when_down": "park"},
-            "request": {"url": "https://h.example/x", "body": "rossum"},
+            "answer": "publish", "retry": {"on_gone": "disable", "when_down": "park"},
         });
         let faults = faults(changes);
-        assert_eq!(faults.len(), 6);
+        assert_eq!(faults.len(), 3);
         assert!(faults.iter().all(|fault| fault.ends_with("is not supported yet")), "{faults:?}");
-        let spec = SubscriptionSpec {
-            auth: Some(AuthSpec { kind: "token_request".to_owned(), ..Default::default() }),
-            ..Default::default()
-        };
-        assert!(spec.check().unwrap_err().contains(&not_yet("auth.kind", "token_request")));
+    }
+
+    #[test]
+    fn a_login_belongs_to_token_request_and_has_its_faults_named() {
+        let login = json!({"kind": "token_request", "url": "http://h.example/login", "body": {"user": "u"}, "cache_s": 60});
+        let auth = check(json!({"auth": login})).unwrap().auth;
+        assert!(matches!(auth, Auth::Token(_)) && auth.as_header().is_none());
+        let twice = json!({"request": {"url": "https://h.example/x", "headers": {"authorization": "x"}}, "auth": login});
+        assert_eq!(fields(twice), ["auth"]);
+        let wrong =
+            json!({"kind": "token_request", "url": "h.example", "token": "t", "encoding": "xml", "body": 1});
+        assert_eq!(fields(json!({"auth": wrong})), ["auth.token", "auth.url", "auth.encoding"]);
+        assert_eq!(fields(json!({"auth": {"kind": "bearer", "token": "t", "cache_s": 1}})), ["auth.cache_s"]);
+    }
+
+    #[test]
+    fn interactive_events_are_patterns_too_and_may_be_the_only_ones() {
+        let subscription = check(json!({"events": [], "interactive": ["annotation_content.*"]})).unwrap();
+        assert_eq!((subscription.events.len(), subscription.interactive.len()), (0, 1));
+        assert_eq!(fields(json!({"events": [], "interactive": []})), ["events"]);
+        assert_eq!(fields(json!({"interactive": ["a..b"]})), ["interactive[0]"]);
+    }
+
+    #[test]
+    fn a_body_is_a_form_or_a_template() {
+        let body =
+            |body: &str| json!({"request": {"url": "https://h.example/x", "body": body, "names": {"a": 1}}});
+        assert!(matches!(check(body(r#"{"e":"{name}"}"#)).unwrap().request.body, BodyForm::Template(_)));
+        for wrong in ["xml", r#"{"e":"{nam}"}"#, "{"] {
+            assert_eq!(fields(body(wrong)), ["request.body"], "{wrong}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The `request` section.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::faults::Faults;
+use crate::domain::body::{self, BodyTemplate, Names};
 use crate::domain::fault::Fault;
 use crate::domain::headers;
 use crate::domain::request::{BodyForm, Method};
@@ -11,6 +13,7 @@ use crate::domain::subscription::RequestPlan;
 use crate::domain::template::{UrlTemplate, Userinfo};
 
 const CONTENT_TYPE_BYTES_MAX: usize = 256;
+const NAMES_MAX: usize = 200;
 const TIMEOUT_S: std::ops::RangeInclusive<u32> = 1..=120;
 const TIMEOUT_S_DEFAULT: u32 = 30;
 
@@ -20,7 +23,7 @@ pub(super) fn check_request(
     faults: &mut Faults,
 ) -> Option<(RequestPlan, Option<Userinfo>)> {
     let method = check_method(spec.method.as_deref(), faults);
-    let body = check_body(spec.body.as_deref(), faults);
+    let body = check_body(spec, faults);
     let url = match &spec.url {
         Some(url) => faults.keep("request.url", UrlTemplate::parse(url)),
         None => {
@@ -62,12 +65,21 @@ fn check_method(name: Option<&str>, faults: &mut Faults) -> Option<Method> {
 }
 
 /// `None` leaves the choice to the method.
-fn check_body(name: Option<&str>, faults: &mut Faults) -> Option<BodyForm> {
-    let name = name?;
-    let body = BodyForm::parse(name);
-    if body.is_none() {
-        let fault = Fault::new("request.body", "is a form that is not supported yet");
-        faults.0.push(fault.hint("known are `envelope`, `data`, `event` and `none`"));
+fn check_body(spec: &RequestSpec, faults: &mut Faults) -> Option<BodyForm> {
+    if spec.names.len() > NAMES_MAX {
+        faults.add("request.names", format!("holds more than {NAMES_MAX} names"));
     }
-    body
+    let text = spec.body.as_deref()?;
+    if body::is_template(text) {
+        let template = BodyTemplate::parse(text, Names::new(&spec.names));
+        return faults.keep("request.body", template).map(|template| BodyForm::Template(Arc::new(template)));
+    }
+    let form = BodyForm::parse(text);
+    if form.is_none() {
+        let fault = Fault::new("request.body", "is no form that is known");
+        faults.0.push(
+            fault.hint("known are `envelope`, `data`, `event`, `none`, a preset's name and a template"),
+        );
+    }
+    form
 }

@@ -35,11 +35,18 @@ fn check_statuses(field: &str, items: &[String], faults: &mut Faults) -> Option<
 pub(super) fn check_retry(spec: Option<&RetrySpec>, faults: &mut Faults) -> Option<Retry> {
     let default = Retry::default();
     let Some(spec) = spec else { return Some(default) };
-    match spec.on_gone.as_deref() {
-        None | Some("dead") => {}
-        Some("disable") => faults.0.push(not_yet("retry.on_gone", "disable")),
-        Some(_) => faults.unknown("retry.on_gone", "`dead`"),
-    }
+    let on_gone = match spec.on_gone.as_deref() {
+        None | Some("dead") => OnGone::Dead,
+        Some("retry") => OnGone::Retry,
+        Some("disable") => {
+            faults.0.push(not_yet("retry.on_gone", "disable"));
+            OnGone::Disable
+        }
+        Some(_) => {
+            faults.unknown("retry.on_gone", "`dead` and `retry`");
+            OnGone::Dead
+        }
+    };
     match spec.when_down.as_deref() {
         None | Some("burn") => {}
         Some("park") => faults.0.push(not_yet("retry.when_down", "park")),
@@ -53,7 +60,7 @@ pub(super) fn check_retry(spec: Option<&RetrySpec>, faults: &mut Faults) -> Opti
         retry_after: spec.retry_after.unwrap_or(default.retry_after),
         #[expect(clippy::cast_possible_truncation, reason = "a share of 0 to 1 needs no more digits")]
         jitter: spec.jitter.map_or(default.jitter, |jitter| jitter as f32),
-        on_gone: OnGone::Dead,
+        on_gone,
     };
     faults.keep("retry", retry.check().map_err(|fault| Fault::new(fault.field(), fault.to_string())))?;
     Some(retry)

@@ -1,4 +1,8 @@
-//! How a delivery proves who sends it, where that is one header that stays the same.
+//! How a delivery proves who sends it: one header that stays the same, or a token from a login.
+
+pub mod token;
+
+use std::sync::Arc;
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
@@ -6,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::domain::fault::Fault;
 use crate::domain::headers;
 use crate::domain::secret::Secret;
+pub use token::TokenRequest;
 
 const AUTHORIZATION: &str = "authorization";
 
@@ -22,6 +27,8 @@ pub enum Auth {
     Bearer(Secret),
     /// `Authorization: Basic …` (RFC 7617), the finished value.
     Basic(Secret),
+    /// `Authorization` with what a login answers at the time of delivery.
+    Token(Arc<TokenRequest>),
 }
 
 impl Auth {
@@ -68,10 +75,26 @@ impl Auth {
         finished("Basic ", &encoded).map(Auth::Basic).map_err(|fault| fault.under("password"))
     }
 
-    /// The header to send: name and value.
+    /// The name of the header that is sent.
+    pub fn header_name(&self) -> Option<&str> {
+        match self {
+            Auth::Token(_) => Some(AUTHORIZATION),
+            _ => self.as_header().map(|(name, _)| name),
+        }
+    }
+
+    /// The login that has to come first.
+    pub fn token_request(&self) -> Option<&Arc<TokenRequest>> {
+        match self {
+            Auth::Token(login) => Some(login),
+            _ => None,
+        }
+    }
+
+    /// The header to send where it is always the same: name and value.
     pub fn as_header(&self) -> Option<(&str, &Secret)> {
         match self {
-            Auth::None => None,
+            Auth::None | Auth::Token(_) => None,
             Auth::Header { name, value } => Some((name, value)),
             Auth::Bearer(value) | Auth::Basic(value) => Some((AUTHORIZATION, value)),
         }
