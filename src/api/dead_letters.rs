@@ -241,11 +241,11 @@ fn chosen(caller: &Caller, action: &Action) -> Result<(Chosen, usize), Problem> 
             }
             Chosen::Ids(numbers)
         }
-        (None, Some(filter)) => Chosen::Every(DeadFilter {
+        (None, Some(filter)) => Chosen::Every(Box::new(DeadFilter {
             // One more tells whether there are more.
             limit: u32::try_from(limit).unwrap_or(u32::MAX).saturating_add(1),
             ..filter_of(caller, filter, &mut faults)?
-        }),
+        })),
         _ => {
             faults.push(Fault::new("", "names no dead letters, or in two ways").hint(
                 "give `ids`, or a `filter` such as `{\"reason\": \"exhausted\"}`; `{}` is every open one",

@@ -17,7 +17,7 @@ use crate::worker::replay;
 pub enum Chosen {
     Ids(Vec<i64>),
     /// Every open one that the filter leaves, up to its limit, newest first.
-    Every(DeadFilter),
+    Every(Box<DeadFilter>),
 }
 
 /// What an operation did.
@@ -128,7 +128,7 @@ impl Desk {
                 Ok(rows)
             }
             Chosen::Every(filter) => {
-                let mut filter = filter.clone();
+                let mut filter = (**filter).clone();
                 if let Some(own) = &caller.tenant {
                     filter.tenant = Some(own.to_string());
                 }

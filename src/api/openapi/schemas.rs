@@ -216,16 +216,26 @@ fn subscriptions(schemas: &mut Value) {
             "method": { "enum": ["POST", "PUT", "PATCH", "GET", "DELETE"], "default": "POST" },
             "url": { "type": "string", "description": "`:id` is the document's id; `{event.id}`, `{tenant}`, `{data./pointer}` …" },
             "headers": { "type": "object", "additionalProperties": secret() },
-            "body": { "type": "string", "description": "`envelope`, `data`, `event` or `none`", "default": "envelope" },
+            "body": { "type": "string", "description": "`envelope`, `data`, `event`, `none`, or a JSON template with places such as `{data}`", "default": "envelope" },
+            "names": { "type": "object", "description": "what the receiver calls the event types, for `{name}` in a template" },
             "content_type": { "type": "string", "default": "application/json" },
             "timeout_s": { "type": "integer", "minimum": 1, "maximum": 120, "default": 30 },
         },
     });
     schemas["Auth"] = json!({
         "type": "object", "additionalProperties": false, "properties": {
-            "kind": { "enum": ["none", "header", "bearer", "basic"] },
+            "kind": { "enum": ["none", "header", "bearer", "basic", "token_request"] },
             "name": { "type": "string" }, "value": secret(), "token": secret(),
             "username": { "type": "string" }, "password": secret(),
+            "url": { "type": "string", "description": "of `token_request`, as all that follow: where to log in" },
+            "method": { "type": "string", "default": "POST" },
+            "headers": { "type": "object", "additionalProperties": secret() },
+            "body": { "description": "any JSON; write-only: shown as `***`" },
+            "encoding": { "enum": ["json", "form"] },
+            "token_pointer": { "type": "string", "default": "/access_token" },
+            "scheme": { "type": "string", "default": "Bearer" },
+            "expires_pointer": { "type": "string", "default": "/expires_in" },
+            "cache_s": { "type": "integer" },
         },
     });
     schemas["Signature"] = json!({
