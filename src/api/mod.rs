@@ -1,6 +1,6 @@
 //! What a process answers over HTTP: health and metrics, and `/v1`, one file a resource.
 //!
-//! Everything of `/v1` is an [`Operation`](operation::Operation) in a list; the router and the OpenAPI document
+//! Everything of `/v1` is an `Operation` in a list; the router and the OpenAPI document
 //! are made from that list. What an operation does is in `desk`; here is only how requests come and answers look.
 
 mod audit;

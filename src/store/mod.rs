@@ -123,7 +123,7 @@ impl Store {
     }
 
     /// Encrypts `plain` so that it opens only as the record that `associated` names. What the store itself keeps
-    /// is sealed within [`Store::begin_sealed_write`] or a change.
+    /// is sealed within `begin_sealed_write` or a change.
     ///
     /// # Errors
     /// A system without random bytes.

@@ -21,6 +21,7 @@ use crate::cli::{Failure, output};
 /// How often the receiver is asked what it has.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often a worker that starts is asked whether it is ready.
+const DELIVERY_LOG: &str = "PAPERBOY__DELIVERY_LOG";
 const READY_EVERY: Duration = Duration::from_millis(5);
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Longest time without one more delivery: longer than any time-out, and any wait of those that are put off.
@@ -110,8 +111,11 @@ impl Player<'_> {
             .arguments(&play.crowd.addresses(&self.receiver.to_string()), play.crowd.tenants.len());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let prefetch = play.prefetch.map(|prefetch| ("PAPERBOY__BROKER__PREFETCH", prefetch.to_string()));
+        // The floors keep no log either; whoever sets the variable measures with one.
+        let log = std::env::var(DELIVERY_LOG).unwrap_or_else(|_| "off".to_owned());
+        let settings = prefetch.into_iter().chain([(DELIVERY_LOG, log)]);
         let begun = Instant::now();
-        self.stage.start_with(play.worker.as_str(), &arguments, prefetch)?;
+        self.stage.start_with(play.worker.as_str(), &arguments, settings)?;
         if play.worker != Contender::Paperboy {
             return Ok(());
         }

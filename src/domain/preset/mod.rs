@@ -4,7 +4,7 @@
 //! when it is made ([`SubscriptionSpec::complete`]) and stored with it: a later version of the preset changes new
 //! subscriptions only. What is looked up at other times are its rules (when a document is written) and its import.
 //!
-//! A new platform is a new file and its line in [`FILES`], as long as it brings no new mechanism.
+//! A new platform is a new file and its line in `FILES`, as long as it brings no new mechanism.
 
 mod answer;
 mod import;

@@ -4,7 +4,7 @@
 //! is dropping a table, whatever its size. With SQLite each day is a file beside the store: a table of many
 //! gigabytes would take minutes to be dropped from one file, and its writes would hold up those of the store.
 //!
-//! Writing is in [`DeliveryLog`], reading in [`Store::deliveries`] and [`Store::delivery_life`]. The log is a
+//! Writing is in [`DeliveryLog`], reading in `Store::deliveries` and `Store::delivery_life`. The log is a
 //! convenience: it may have gaps (a full disk, more deliveries than it can write), and nothing depends on it.
 
 mod day;
