@@ -39,7 +39,7 @@ pub(super) async fn run(
     mut line: UnboundedReceiver<(u64, Settlement)>,
 ) {
     let pause = (PAUSE_EACH * u32::from(prefetch)).clamp(PAUSE_MIN, PAUSE_MAX);
-    let mut settlements = Settlements::new();
+    let mut settlements = Settlements::new(prefetch);
     let mut orders = Vec::new();
     let (mut burst, mut burst_at) = (0, Instant::now());
     let mut is_open = true;

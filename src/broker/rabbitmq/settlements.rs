@@ -2,7 +2,7 @@
 //!
 //! Tags of a channel rise by one with each message. What is finished from the oldest on is acknowledged with one
 //! frame for all of it (`multiple`); what finished behind a message that takes its time is acknowledged alone
-//! after a few rounds, or at once where the oldest has been in the way for longer. A frame with `multiple` settles
+//! after a few rounds, and after one where much of the window is finished and waits: it would take nothing new. A frame with `multiple` settles
 //! everything up to its tag, so no tag is named that way before all below it are settled, and a message that goes
 //! back is told before.
 
@@ -12,8 +12,8 @@ use crate::broker::receipt::Settlement;
 
 /// Rounds a finished message waits for those before it.
 const PATIENCE: u32 = 3;
-/// Rounds without progress of the oldest after which nothing waits for it any more.
-const STUCK: u32 = 8;
+/// The same where a quarter of the window is finished and waits.
+const PATIENCE_IN_A_CROWD: u32 = 1;
 
 /// What is to be told to the broker, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,20 +41,25 @@ pub(super) struct Settlements {
     /// Finished tags by the round they finished in; some may have been told since.
     finished: VecDeque<(u32, u64)>,
     handed_back: Vec<u64>,
+    /// Finished and not told.
+    behind: usize,
+    /// So many behind are a crowd.
+    crowd: usize,
     round: u32,
-    stuck: u32,
 }
 
 impl Settlements {
-    /// A channel's first tag is 1 (AMQP 0-9-1, `delivery-tag`: zero is reserved).
-    pub(super) fn new() -> Settlements {
+    /// Of a channel whose consumer may hold `window` messages. Its first tag is 1 (AMQP 0-9-1, `delivery-tag`: zero
+    /// is reserved).
+    pub(super) fn new(window: u16) -> Settlements {
         Settlements {
             oldest: 1,
             tags: VecDeque::new(),
             finished: VecDeque::new(),
             handed_back: Vec::new(),
+            behind: 0,
+            crowd: usize::from(window / 4),
             round: 0,
-            stuck: 0,
         }
     }
 
@@ -69,6 +74,7 @@ impl Settlements {
         match settlement {
             Settlement::Acknowledged => {
                 self.tags[place] = Tag::Finished;
+                self.behind += 1;
                 self.finished.push_back((self.round, tag));
             }
             Settlement::HandedBack => {
@@ -85,9 +91,8 @@ impl Settlements {
 
     /// What is to be told now. Called every few milliseconds while something waits.
     pub(super) fn round(&mut self, orders: &mut Vec<Order>) {
-        let progress = self.tell_through(orders);
-        self.stuck = if progress { 0 } else { self.stuck + 1 };
-        let patience = if self.stuck >= STUCK { 0 } else { PATIENCE };
+        self.tell_through(orders);
+        let patience = if self.behind > self.crowd { PATIENCE_IN_A_CROWD } else { PATIENCE };
         self.tell_singly(patience, orders);
         self.round = self.round.wrapping_add(1);
     }
@@ -98,21 +103,20 @@ impl Settlements {
         self.tell_singly(0, orders);
     }
 
-    /// Tells what goes back, then all that is finished from the oldest on; whether there was any.
-    fn tell_through(&mut self, orders: &mut Vec<Order>) -> bool {
+    /// Tells what goes back, then all that is finished from the oldest on.
+    fn tell_through(&mut self, orders: &mut Vec<Order>) {
         orders.extend(self.handed_back.drain(..).map(Order::HandBack));
-        let before = self.oldest;
         let mut newest = None;
         while let Some(tag) = self.tags.front().filter(|tag| **tag != Tag::Open) {
             if *tag == Tag::Finished {
                 newest = Some(self.oldest);
+                self.behind -= 1;
             }
             self.tags.pop_front();
             self.oldest += 1;
         }
         // The tag named must be one the broker still waits for, or it closes the channel.
         orders.extend(newest.map(Order::AcknowledgeThrough));
-        self.oldest > before
     }
 
     fn tell_singly(&mut self, patience: u32, orders: &mut Vec<Order>) {
@@ -125,6 +129,7 @@ impl Settlements {
                         return;
                     }
                     *state = Tag::Told;
+                    self.behind -= 1;
                     orders.push(Order::Acknowledge(tag));
                 }
                 _ => {}
@@ -149,7 +154,7 @@ mod tests {
     }
 
     fn settled(tags: &[u64]) -> Settlements {
-        let mut settlements = Settlements::new();
+        let mut settlements = Settlements::new(100);
         tags.iter().for_each(|tag| settlements.settle(*tag, Settlement::Acknowledged));
         settlements
     }
@@ -173,11 +178,20 @@ mod tests {
         assert_eq!(round(&mut settlements), []);
         assert_eq!(round(&mut settlements), []);
         assert_eq!(round(&mut settlements), [Order::Acknowledge(4)]);
-        (0..STUCK).for_each(|_| drop(round(&mut settlements)));
-        settlements.settle(5, Settlement::Acknowledged);
-        assert_eq!(round(&mut settlements), [Order::Acknowledge(5)], "nothing waits for one that is stuck");
         settlements.settle(3, Settlement::Acknowledged);
         assert_eq!(round(&mut settlements), [Order::AcknowledgeThrough(3)]);
+        assert!(!settlements.is_waiting());
+    }
+
+    #[test]
+    fn a_crowd_behind_an_open_one_waits_one_round() {
+        let many: Vec<u64> = (2..=27).collect();
+        let mut settlements = settled(&many);
+        assert_eq!(round(&mut settlements), []);
+        let told: Vec<Order> = many.iter().copied().map(Order::Acknowledge).collect();
+        assert_eq!(round(&mut settlements), told);
+        settlements.settle(1, Settlement::Acknowledged);
+        assert_eq!(round(&mut settlements), [Order::AcknowledgeThrough(1)]);
         assert!(!settlements.is_waiting());
     }
 
@@ -244,8 +258,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn no_message_is_settled_before_it_is_finished_and_all_are_soon_after(happenings in happenings()) {
-            let (mut settlements, mut channel) = (Settlements::new(), Channel::default());
+        fn no_message_is_settled_before_it_is_finished_and_all_are_soon_after(
+            happenings in happenings(),
+            window in 0_u16..60,
+        ) {
+            let (mut settlements, mut channel) = (Settlements::new(window), Channel::default());
             let mut in_hand: Vec<u64> = Vec::new();
             let mut ended: BTreeMap<u64, (bool, u32)> = BTreeMap::new();
             let (mut next, mut rounds) = (1, 0);
