@@ -277,6 +277,11 @@ async fn an_export_is_applied_again_as_it_is_and_with_secrets_to_another_store()
         warned.contains("warning: this holds the secrets of 3 subscriptions of all tenants in clear"),
         "{warned}"
     );
+    let noted = app.json(&["audit", "list"]).await;
+    assert_eq!(
+        (&noted[0]["action"], &noted[0]["detail"]["subscriptions"]),
+        (&json!("subscription.export_secrets"), &json!(3))
+    );
     let open = String::from_utf8(open.stdout).unwrap();
     assert!(open.contains("canary") && open.contains("change me") && !open.contains("***"));
     let file = write(&elsewhere, "open.toml", &open);

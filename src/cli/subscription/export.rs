@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use serde_json::json;
 
 use super::{id, plan};
-use crate::cli::{Common, Failure, output};
+use crate::cli::{Common, Failure, output, services};
+use crate::desk::note;
 use crate::domain::subscription::SubscriptionSpec;
 use crate::store::Store;
 
@@ -82,7 +84,7 @@ impl Export {
         let mut specs = plan::all(store, self.tenant.as_deref()).await?;
         if self.with_secrets {
             specs = with_secrets(store, specs).await?;
-            secrets_leave(specs.len(), self.tenant.as_deref());
+            secrets_leave(store, specs.len(), self.tenant.as_deref()).await?;
         }
         let mut tenants: BTreeMap<String, Vec<SubscriptionSpec>> = BTreeMap::new();
         for mut spec in specs {
@@ -148,10 +150,14 @@ async fn with_secrets(
 }
 
 /// Secrets leave the store in clear: whoever runs this is told; what is to be kept of it belongs here.
-fn secrets_leave(count: usize, tenant: Option<&str>) {
+async fn secrets_leave(store: &Store, count: usize, tenant: Option<&str>) -> Result<(), Failure> {
+    // Written first: what cannot be noted does not leave.
+    let detail = json!({ "subscriptions": count });
+    store.note(&[note(&services::caller(), "subscription.export_secrets", tenant, "*", detail)]).await?;
     let whose = tenant.map_or("all tenants".to_owned(), |tenant| format!("tenant `{tenant}`"));
     eprintln!(
         "warning: this holds the secrets of {} of {whose} in clear: keep it as you keep them",
         output::count(count, "subscription")
     );
+    Ok(())
 }
