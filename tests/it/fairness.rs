@@ -150,3 +150,26 @@ async fn no_more_is_taken_than_files_may_be_open() {
     child.kill().await.unwrap();
     assert!(read().contains("only 600 files may be open: 44 messages are taken at once"), "{}", read());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_this_machine_cannot_even_try_is_no_attempt() {
+    let app = App::new();
+    let receiver = receiver().await;
+    let serve = app.serve("all").await;
+    app.subscribe(subscription("acme", &receiver.url("/well"))).await;
+    let limit = |files: &'static str| {
+        let mut command = app.command_of("prlimit");
+        command.args(["--pid", &serve.pid(), &format!("--nofile={files}")]);
+        async move { assert!(command.status().await.unwrap().success()) }
+    };
+    // Of the soft limit only: what is open stays open, and nothing else can be opened.
+    limit("1:").await;
+    app.amqp().await.publish_all(events("late", "acme", 1)).await;
+    let put_off = || async { serve.log().contains("this machine gives no more connections") };
+    eventually("the delivery is put off", 30, put_off).await;
+    assert_eq!(receiver.count(), 0);
+    limit("1024:").await;
+    let hit = receiver.wait_for(1, 60).await.remove(0);
+    assert_eq!((hit.id(), hit.header("paperboy-attempt")), ("late_0", "1"));
+    serve.stop().await;
+}
