@@ -388,6 +388,7 @@ impl Process {
     ) -> impl Future<Output = worker::Finish> + Send + use<> {
         let settings = worker::Settings {
             event_bytes_max: self.config.limits.event_bytes_max,
+            unit: Duration::from_millis(self.config.broker.delay_unit_ms.into()),
             wait_age_max: Duration::from_secs(self.config.delivery.wait_age_max_s.into()),
             grace: Duration::from_secs(self.config.delivery.grace_s.into()),
             publish_patience: PUBLISH_PATIENCE,

@@ -16,6 +16,11 @@
 //!   tenants that hold none, the next quarter for endpoints nobody has heard from. And no slow tenant holds more
 //!   than an equal share of the other seven eighths.
 //!
+//! A message that stays in hand also costs those behind it: they can no longer be acknowledged together. So **where a
+//! queue brings two thousand messages a second for quick endpoints, those for slow ones are served aside**, in another
+//! queue whose places they then hold. And since whoever is put off comes back to ask again, it is put off for about as
+//! long as its endpoint has been crowded: the worse the endpoint, the less is asked for it.
+//!
 //! The endpoint is the subscription. Time is in milliseconds from any beginning.
 
 use std::collections::HashMap;
@@ -33,6 +38,10 @@ const SILENCE_MS_MIN: u64 = 10;
 /// An endpoint that nobody asked for in this long is forgotten.
 const FORGET_MS: u64 = 60_000;
 const SWEEP_MS: u64 = 5_000;
+/// From so many messages a second for quick endpoints on, a queue is kept clear of slow ones.
+const BUSY_EACH_SECOND: u32 = 2_000;
+/// An endpoint is crowded until nobody has been put off for this long, or for as long as it was crowded.
+const UNCROWDED_MS_MIN: u64 = 4_000;
 
 /// What becomes of a message that asks for a place with its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +50,17 @@ pub enum Admission {
     In,
     /// To ask again when the endpoint has answered, and after a while.
     Wait,
-    /// To be put off.
-    Defer,
+    /// To be sent to the queue aside, where it is likely to get one.
+    Aside,
+    /// To be put off. Its endpoint has been crowded for so long.
+    Defer { crowded_ms: u64 },
+}
+
+/// A queue and how many places it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane {
+    pub queue: usize,
+    pub capacity: usize,
 }
 
 /// The places of `QUEUES` queues and who holds them.
@@ -52,7 +70,17 @@ pub struct Places<const QUEUES: usize> {
     tenants: HashMap<Tenant, Slow<QUEUES>>,
     /// Held by slow endpoints.
     slow: [usize; QUEUES],
+    quick: [Flow; QUEUES],
     swept_ms: u64,
+}
+
+/// What a queue brings for quick endpoints, counted by the second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    second: u64,
+    count: u32,
+    /// The count of the second before.
+    before: u32,
 }
 
 /// What the slow endpoints of one tenant hold.
@@ -77,6 +105,14 @@ struct Endpoint<const QUEUES: usize> {
     waiting: usize,
     /// As it was last judged: what it holds is counted with the slow ones.
     is_slow: bool,
+    crowd: Option<Crowd>,
+}
+
+/// A time in which messages for an endpoint were put off.
+#[derive(Clone, Copy, Debug)]
+struct Crowd {
+    since_ms: u64,
+    last_ms: u64,
 }
 
 /// One endpoint as people are shown it.
@@ -100,16 +136,17 @@ enum Pace {
 
 impl<const QUEUES: usize> Default for Places<QUEUES> {
     fn default() -> Self {
-        Places { endpoints: HashMap::new(), tenants: HashMap::new(), slow: [0; QUEUES], swept_ms: 0 }
+        let (slow, quick) = ([0; QUEUES], [Flow::default(); QUEUES]);
+        Places { endpoints: HashMap::new(), tenants: HashMap::new(), slow, quick, swept_ms: 0 }
     }
 }
 
 impl<const QUEUES: usize> Places<QUEUES> {
-    /// Asks for a place among the `capacity` of a queue.
+    /// Asks for a place in a queue. Slow endpoints may be sent to the queue `aside`.
     pub fn ask(
         &mut self,
-        queue: usize,
-        capacity: usize,
+        at: Lane,
+        aside: Option<Lane>,
         tenant: &Tenant,
         subscription: &SubscriptionId,
         now_ms: u64,
@@ -122,29 +159,30 @@ impl<const QUEUES: usize> Places<QUEUES> {
         endpoint.asked_ms = now_ms;
         let pace = endpoint.pace(now_ms);
         endpoint.count(pace, &mut self.tenants, &mut self.slow);
+        if pace == Pace::Quick {
+            self.quick[at.queue].note(now_ms);
+        }
 
-        let (held, left) = (endpoint.held[queue], capacity.saturating_sub(self.slow[queue]));
-        let admission = match pace {
-            Pace::Quick if held == 0 || 2 * held < left || endpoint.is_heard(now_ms) => Admission::In,
-            Pace::Quick => Admission::Wait,
-            Pace::Unheard | Pace::Slow => {
-                let tenant = self.tenants.get(&endpoint.tenant);
-                let (of_tenant, sharing) =
-                    tenant.map_or((0, 1), |slow| (slow.held[queue], slow.endpoints.max(1)));
-                let reserve = capacity / 8;
-                let equal = ((capacity - reserve) / self.tenants.len().max(1)).max(1);
-                let may = left.min(equal);
-                let is_room = of_tenant < may && held < (may / sharing).max(1) && left > reserve;
-                let is_first = of_tenant == 0 && left > reserve / 2;
-                let is_new = pace == Pace::Unheard && endpoint.total() == 0 && left > reserve / 4;
-                // Only an endpoint that is being asked can be heard from soon.
-                let is_telling = pace == Pace::Unheard && endpoint.total() > 0;
-                match (is_room || is_first || is_new, is_telling) {
-                    (true, _) => Admission::In,
-                    (false, true) => Admission::Wait,
-                    (false, false) => Admission::Defer,
+        let Lane { queue, capacity } = at;
+        let aside = aside.filter(|_| pace == Pace::Slow && self.quick[queue].is_busy(now_ms));
+        let left = capacity.saturating_sub(self.slow[queue]);
+        let admission = match (pace, aside) {
+            (Pace::Quick, _) => {
+                let held = endpoint.held[queue];
+                if held == 0 || 2 * held < left || endpoint.is_heard(now_ms) {
+                    Admission::In
+                } else {
+                    Admission::Wait
                 }
             }
+            (Pace::Slow, Some(aside)) if endpoint.has_room(aside, pace, &self.tenants, &self.slow) => {
+                Admission::Aside
+            }
+            (Pace::Slow, Some(_)) => endpoint.put_off(now_ms),
+            _ if endpoint.has_room(at, pace, &self.tenants, &self.slow) => Admission::In,
+            // Only an endpoint that is being asked can be heard from soon.
+            (Pace::Unheard, _) if endpoint.total() > 0 => Admission::Wait,
+            _ => endpoint.put_off(now_ms),
         };
         if admission == Admission::In {
             endpoint.enter(queue, now_ms);
@@ -224,6 +262,7 @@ impl<const QUEUES: usize> Places<QUEUES> {
             asked_ms: now_ms,
             waiting: 0,
             is_slow: false,
+            crowd: None,
         };
         self.endpoints.insert(subscription.clone(), endpoint);
     }
@@ -246,9 +285,60 @@ impl<const QUEUES: usize> Places<QUEUES> {
     }
 }
 
+impl Flow {
+    fn note(&mut self, now_ms: u64) {
+        let second = now_ms / 1_000;
+        if second != self.second {
+            let before = if second == self.second + 1 { self.count } else { 0 };
+            *self = Flow { second, count: 0, before };
+        }
+        self.count = self.count.saturating_add(1);
+    }
+
+    fn is_busy(&self, now_ms: u64) -> bool {
+        let seconds = (now_ms / 1_000).saturating_sub(self.second);
+        let last_whole = match seconds {
+            0 => self.count.max(self.before),
+            1 => self.count,
+            _ => 0,
+        };
+        last_whole >= BUSY_EACH_SECOND
+    }
+}
+
 impl<const QUEUES: usize> Endpoint<QUEUES> {
     fn total(&self) -> usize {
         self.held.iter().sum()
+    }
+
+    /// Whether an endpoint that is not known to be quick may hold one place more.
+    fn has_room(
+        &self,
+        Lane { queue, capacity }: Lane,
+        pace: Pace,
+        tenants: &HashMap<Tenant, Slow<QUEUES>>,
+        slow: &[usize; QUEUES],
+    ) -> bool {
+        let (held, left) = (self.held[queue], capacity.saturating_sub(slow[queue]));
+        let tenant = tenants.get(&self.tenant);
+        let (of_tenant, sharing) = tenant.map_or((0, 1), |slow| (slow.held[queue], slow.endpoints.max(1)));
+        let reserve = capacity / 8;
+        let equal = ((capacity - reserve) / tenants.len().max(1)).max(1);
+        let may = left.min(equal);
+        let is_room = of_tenant < may && held < (may / sharing).max(1) && left > reserve;
+        let is_first = of_tenant == 0 && left > reserve / 2;
+        let is_new = pace == Pace::Unheard && self.total() == 0 && left > reserve / 4;
+        is_room || is_first || is_new
+    }
+
+    fn put_off(&mut self, now_ms: u64) -> Admission {
+        let lasting = self.crowd.filter(|crowd| {
+            let lasted_ms = crowd.last_ms.saturating_sub(crowd.since_ms);
+            now_ms.saturating_sub(crowd.last_ms) <= lasted_ms.max(UNCROWDED_MS_MIN)
+        });
+        let since_ms = lasting.map_or(now_ms, |crowd| crowd.since_ms);
+        self.crowd = Some(Crowd { since_ms, last_ms: now_ms });
+        Admission::Defer { crowded_ms: now_ms.saturating_sub(since_ms) }
     }
 
     fn enter(&mut self, queue: usize, now_ms: u64) {

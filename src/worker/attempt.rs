@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::balance::Ending;
+use super::places::Entrance;
 use super::report::Attempted;
 use super::step::Step;
 use super::{Worker, clock, defer, report, step};
@@ -34,8 +35,12 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         now_ms: i64,
     ) -> Step {
         let tags = || step::addressed(&message.tags, event, subscription, now_ms);
-        let Some(place) = self.places.enter(queue, subscription).await else {
-            return self.put_off(message, event, tags(), defer::Cause::Busy, now_ms);
+        let place = match self.places.enter(queue, subscription).await {
+            Entrance::Place(place) => place,
+            Entrance::Aside => return Step::aside(message, tags()),
+            Entrance::Full { crowded } => {
+                return self.put_off(message, event, tags(), defer::Cause::Busy { crowded }, now_ms);
+            }
         };
         let started_ms = clock::now_ms();
         let context = AttemptContext {

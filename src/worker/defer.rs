@@ -1,4 +1,6 @@
-//! Putting a message off without using an attempt: 4, 8 … 256 units, until it has waited too long.
+//! Putting a message off without using an attempt: 4, 8 … 256 units, until it has waited too long. Where its endpoint
+//! has been crowded for some time it waits twice as long at once: the more often it came back, the more it would cost
+//! the others.
 
 use std::time::Duration;
 
@@ -10,12 +12,15 @@ use crate::domain::history::History;
 
 const FIRST_WAIT: u32 = 4;
 const DOUBLINGS_MAX: u32 = 6;
+/// What is put off waits for so many times as long as its endpoint has been crowded, so that few come back in vain.
+const CROWD_TIMES: u128 = 2;
+const WAIT_MAX: u32 = FIRST_WAIT << DOUBLINGS_MAX;
 
 /// Why a message is put off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// Its endpoint is slow or silent and holds as many places as it may.
-    Busy,
+    /// Its endpoint is slow or silent and holds as many places as it may, and has been so crowded for some time.
+    Busy { crowded: Duration },
     /// Nobody can say who wants the events of its tenant.
     Unknown,
     /// This process could not even try: no open files or memory left.
@@ -26,7 +31,7 @@ impl Cause {
     /// The word for it in logs and metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Cause::Busy => "busy",
+            Cause::Busy { .. } => "busy",
             Cause::Unknown => "unknown",
             Cause::Lack => "lack",
         }
@@ -40,10 +45,27 @@ pub(super) fn defer(message: &Message, mut tags: Tags, cause: Cause, units: u32)
     Step::wait(units, message.body.clone(), tags, Ending::Deferred)
 }
 
-/// How long it waits; none for what had no attempt for `wait_age_max`.
-pub(super) fn units(tags: &Tags, now_ms: i64, wait_age_max: Duration) -> Option<u32> {
+/// How long it waits, in units of `unit`; none for what had no attempt for `wait_age_max`.
+pub(super) fn units(
+    tags: &Tags,
+    cause: Cause,
+    unit: Duration,
+    now_ms: i64,
+    wait_age_max: Duration,
+) -> Option<u32> {
     let waited_ms = u128::try_from(now_ms.saturating_sub(last_attempt_ms(tags, now_ms))).unwrap_or(0);
-    (waited_ms <= wait_age_max.as_millis()).then(|| FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX))
+    if waited_ms > wait_age_max.as_millis() {
+        return None;
+    }
+    let by_itself = FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX);
+    let by_crowd = match cause {
+        Cause::Busy { crowded } => {
+            let units = (CROWD_TIMES * crowded.as_millis()).div_ceil(unit.as_millis().max(1));
+            u32::try_from(units).unwrap_or(u32::MAX).min(WAIT_MAX).next_power_of_two()
+        }
+        Cause::Unknown | Cause::Lack => 0,
+    };
+    Some(by_itself.max(by_crowd))
 }
 
 fn last_attempt_ms(tags: &Tags, now_ms: i64) -> i64 {
@@ -76,12 +98,14 @@ mod tests {
         }
     }
 
+    const SECOND: Duration = Duration::from_secs(1);
+    const UNKNOWN: Cause = Cause::Unknown;
     const DAY: Duration = Duration::from_secs(86_400);
 
     fn wait_of(deferrals: u32) -> Target {
         let tags = Tags { deferrals, first_seen_ms: Some(0), ..Tags::default() };
-        let units = units(&tags, 1_000, DAY).unwrap();
-        match defer(&message(), tags, Cause::Busy, units) {
+        let units = units(&tags, UNKNOWN, SECOND, 1_000, DAY).unwrap();
+        match defer(&message(), tags, UNKNOWN, units) {
             Step::Publish(copies, Ending::Deferred) => {
                 assert_eq!(copies[0].1.tags.deferrals, deferrals + 1);
                 copies[0].0
@@ -99,10 +123,22 @@ mod tests {
     }
 
     #[test]
+    fn waits_twice_as_long_as_its_endpoint_has_been_crowded() {
+        let tags = Tags { deferrals: 1, first_seen_ms: Some(0), ..Tags::default() };
+        let crowded_s = |s| Cause::Busy { crowded: Duration::from_secs(s) };
+        let wait = |s, unit| units(&tags, crowded_s(s), unit, 0, DAY);
+        assert_eq!(wait(0, SECOND), Some(8));
+        assert_eq!(wait(4, SECOND), Some(8));
+        assert_eq!(wait(5, SECOND), Some(16));
+        assert_eq!(wait(3_600, SECOND), Some(256));
+        assert_eq!(wait(1, Duration::from_millis(20)), Some(128));
+    }
+
+    #[test]
     fn a_day_without_an_attempt_is_too_long() {
         let tags = Tags { first_seen_ms: Some(0), ..Tags::default() };
-        assert_eq!(units(&tags, 86_400_000, DAY), Some(4));
-        assert_eq!(units(&tags, 86_400_001, DAY), None);
+        assert_eq!(units(&tags, UNKNOWN, SECOND, 86_400_000, DAY), Some(4));
+        assert_eq!(units(&tags, UNKNOWN, SECOND, 86_400_001, DAY), None);
     }
 
     #[test]
@@ -110,6 +146,6 @@ mod tests {
         let mut history = History::default();
         history.push(crate::domain::history::Entry::new(80_000_000, "500", 12));
         let tags = Tags { first_seen_ms: Some(0), history: history.to_string(), ..Tags::default() };
-        assert_eq!(units(&tags, 86_400_001, DAY), Some(4));
+        assert_eq!(units(&tags, UNKNOWN, SECOND, 86_400_001, DAY), Some(4));
     }
 }

@@ -47,6 +47,8 @@ const AWAY_PAUSE: Duration = Duration::from_millis(500);
 pub struct Settings {
     /// A larger event is not read at all.
     pub event_bytes_max: usize,
+    /// What waits are counted in.
+    pub unit: Duration,
     /// A delivery that had no attempt for this long is dead.
     pub wait_age_max: Duration,
     /// How long a stop waits for what is running.
@@ -245,7 +247,8 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
 
     /// Puts a message off without an attempt, or ends what has waited too long.
     fn put_off(&self, message: &Message, event: &Event<'_>, tags: Tags, cause: Cause, now_ms: i64) -> Step {
-        match defer::units(&tags, now_ms, self.settings.wait_age_max) {
+        let Settings { unit, wait_age_max, .. } = self.settings;
+        match defer::units(&tags, cause, unit, now_ms, wait_age_max) {
             Some(units) => {
                 self.recorder.deferred(event, &tags, units, now_ms);
                 defer::defer(message, tags, cause, units)

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::broker::{Queue, Windows};
 use crate::domain::name::SubscriptionId;
-use crate::domain::places::{Admission, Places as Rule, SlowEndpoint};
+use crate::domain::places::{Admission, Lane, Places as Rule, SlowEndpoint};
 use crate::domain::subscription::Subscription;
 
 /// At the door the rule is asked again this often, beside every answer of the endpoint.
@@ -26,6 +26,18 @@ pub struct Places {
     /// Rung when an endpoint answers at whose door somebody waits.
     bell: Notify,
     at_doors: AtomicUsize,
+}
+
+/// What became of a message that wanted a place.
+#[derive(Debug)]
+pub(super) enum Entrance<'a> {
+    Place(Place<'a>),
+    /// To be sent to the retries, where slow endpoints are served while its own queue is busy.
+    Aside,
+    /// To be put off; its endpoint has been crowded for so long.
+    Full {
+        crowded: Duration,
+    },
 }
 
 /// A place that is held; dropped, it is free again.
@@ -50,29 +62,24 @@ impl Places {
         }
     }
 
-    /// A place with this endpoint, for a message of this queue; `None` when the message is to be put off.
+    /// A place with this endpoint, for a message of this queue.
     ///
     /// Waits a quarter of a second at most, and only for an endpoint that has just fallen silent or that nobody has
     /// heard from yet.
-    pub(super) async fn enter(&self, queue: Queue, subscription: &Subscription) -> Option<Place<'_>> {
-        let (admission, now_ms) = self.ask(queue, subscription);
-        match admission {
-            Admission::In => Some(self.place(queue, subscription, now_ms)),
-            Admission::Defer => None,
+    pub(super) async fn enter(&self, queue: Queue, subscription: &Subscription) -> Entrance<'_> {
+        match self.ask(queue, subscription) {
+            Some(entry) => entry,
             // Rare: in a box, so that no delivery carries room for it.
-            Admission::Wait => Box::pin(self.wait(queue, subscription)).await,
+            None => Box::pin(self.wait(queue, subscription)).await,
         }
     }
 
-    async fn wait(&self, queue: Queue, subscription: &Subscription) -> Option<Place<'_>> {
+    async fn wait(&self, queue: Queue, subscription: &Subscription) -> Entrance<'_> {
         let _door = Door::new(self, &subscription.id);
         loop {
             let rung = self.bell.notified();
-            let (admission, now_ms) = self.ask(queue, subscription);
-            match admission {
-                Admission::In => return Some(self.place(queue, subscription, now_ms)),
-                Admission::Defer => return None,
-                Admission::Wait => {}
+            if let Some(entry) = self.ask(queue, subscription) {
+                return entry;
             }
             tokio::select! {
                 () = rung => {}
@@ -81,10 +88,19 @@ impl Places {
         }
     }
 
-    fn ask(&self, queue: Queue, subscription: &Subscription) -> (Admission, u64) {
-        let (capacity, now_ms) = (self.windows.of(queue), self.now_ms());
-        let asked = (&subscription.tenant, &subscription.id);
-        (self.rule().ask(queue as usize, capacity, asked.0, asked.1, now_ms), now_ms)
+    /// `None`: to be asked again.
+    fn ask(&self, queue: Queue, subscription: &Subscription) -> Option<Entrance<'_>> {
+        let lane = |queue: Queue| Lane { queue: queue as usize, capacity: self.windows.of(queue) };
+        let aside = (queue != Queue::Retries).then(|| lane(Queue::Retries)).filter(|lane| lane.capacity > 0);
+        let (now_ms, tenant) = (self.now_ms(), &subscription.tenant);
+        match self.rule().ask(lane(queue), aside, tenant, &subscription.id, now_ms) {
+            Admission::In => Some(Entrance::Place(self.place(queue, subscription, now_ms))),
+            Admission::Aside => Some(Entrance::Aside),
+            Admission::Defer { crowded_ms } => {
+                Some(Entrance::Full { crowded: Duration::from_millis(crowded_ms) })
+            }
+            Admission::Wait => None,
+        }
     }
 
     fn place(&self, queue: Queue, subscription: &Subscription, began_ms: u64) -> Place<'_> {

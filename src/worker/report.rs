@@ -101,13 +101,18 @@ pub(super) fn deferred(tags: &Tags, cause: Cause, units: u32) {
             "event `{id}` is put off for {units} units: this machine gives no more connections (open files, memory)"
         ),
         // One endpoint can put off thousands in a second, and its trouble is told by `status`.
-        Cause::Busy => debug!(
+        Cause::Busy { .. } => debug!(
             event.id = id,
             subscription,
             deferrals,
             "event `{id}` is put off for {units} units: its endpoint is slow and holds all the places it may"
         ),
     }
+}
+
+/// A message for a slow endpoint goes to where it holds nobody up.
+pub(super) fn aside() {
+    metrics::counter!("paperboy_aside_total").increment(1);
 }
 
 /// A message goes to a delay level.

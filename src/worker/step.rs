@@ -28,6 +28,13 @@ impl Step {
         Step::wait(wait, message.body, tags, Ending::Moved)
     }
 
+    /// To the retries at once, where slow endpoints hold nobody up; no attempt.
+    pub(super) fn aside(message: &Message, tags: Tags) -> Step {
+        report::aside();
+        let copy = Outgoing { body: message.body.clone(), tags };
+        Step::Publish(vec![(Target::Retries, copy)], Ending::Moved)
+    }
+
     /// A wait of this many units, then `paperboy.retries`.
     pub(super) fn wait(units: u32, body: bytes::Bytes, mut tags: Tags, ending: Ending) -> Step {
         let target = match delay::hop(units.min(delay::WAIT_MAX)) {

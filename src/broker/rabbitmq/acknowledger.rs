@@ -3,12 +3,14 @@
 //! The line it reads dies with its channel: that is the fence which keeps a late acknowledgement from
 //! settling somebody else's message under the same tag on a newer channel.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::{Instant, sleep};
@@ -31,12 +33,14 @@ const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 /// Rounds of a flush at the most; with its pauses about a second.
 const FLUSHES_MAX: usize = 16;
 
-/// Settles until every receipt is used up, then closes the channel.
+/// Settles until every receipt is used up, then closes the channel. Rings `stuck` where a message that takes its time
+/// makes this channel dear.
 pub(super) async fn run(
     channel: Channel,
     queue: String,
     prefetch: u16,
     mut line: UnboundedReceiver<(u64, Settlement)>,
+    stuck: Arc<Notify>,
 ) {
     let pause = (PAUSE_EACH * u32::from(prefetch)).clamp(PAUSE_MIN, PAUSE_MAX);
     let mut settlements = Settlements::new(prefetch);
@@ -64,6 +68,9 @@ pub(super) async fn run(
             // The broker hands these messages out again; dropping the line tells every receipt.
             debug!("channel gone while settling: {error}");
             return;
+        }
+        if settlements.is_stuck() {
+            stuck.notify_one();
         }
     }
     flush(&channel, &queue, burst).await;

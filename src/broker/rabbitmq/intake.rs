@@ -13,7 +13,7 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender, unbounded_channel};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,8 @@ use crate::broker::{Queue, Receipt, Taken, Windows};
 const AT_ONCE: usize = 32;
 /// For the broker's answer to a cancelled consumer, and for what it had sent before.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Channels of one queue that may wait for messages which take their time, beside the one that takes.
+const STUCK_CHANNELS_MAX: usize = 4;
 
 /// All consumers of a process, on one connection.
 pub(super) struct Intake {
@@ -76,6 +78,9 @@ enum End {
     Paused,
     /// It may hold more or fewer messages than before, and RabbitMQ takes a prefetch for new consumers only.
     Resized(Change),
+    /// Its oldest message takes its time, and nothing behind it can be acknowledged together: what is in hand is
+    /// settled on this channel, what comes next on another.
+    Stuck,
     /// The connection is gone with everything on it.
     Lost,
     /// This channel only.
@@ -142,7 +147,7 @@ impl Intake {
             let Some(ended) = ended else { break };
             match ended {
                 Ok(End::Stopped) => {}
-                Ok(End::Lost | End::Paused | End::Resized(_) | End::Fault(_)) => {
+                Ok(End::Lost | End::Paused | End::Resized(_) | End::Stuck | End::Fault(_)) => {
                     reason = Some("the connection is gone".into())
                 }
                 Err(error) => reason = Some(format!("a consumer failed: {error}")),
@@ -176,11 +181,11 @@ impl QueueLine {
     /// Takes until stopped (everything settled) or the connection is lost.
     async fn run(mut self) -> End {
         let mut pauses = Pauses::new();
-        let mut is_resized = false;
+        let mut takes_on = false;
         loop {
             let began = Instant::now();
-            let end = self.take(is_resized).await;
-            is_resized = matches!(end, End::Resized(_));
+            let end = self.take(takes_on).await;
+            takes_on = matches!(end, End::Resized(_) | End::Stuck);
             match end {
                 End::Stopped => {
                     drop(self.sink);
@@ -188,7 +193,7 @@ impl QueueLine {
                     return End::Stopped;
                 }
                 End::Lost => return End::Lost,
-                End::Paused | End::Resized(_) => {}
+                End::Paused | End::Resized(_) | End::Stuck => {}
                 End::Fault(reason) => {
                     metrics::counter!("paperboy_consumer_faults_total", "queue" => self.label.clone())
                         .increment(1);
@@ -209,10 +214,10 @@ impl QueueLine {
         }
     }
 
-    /// One consumer, from an open gate to its end. After a change of the window it takes on at once.
-    async fn take(&mut self, is_resized: bool) -> End {
+    /// One consumer, from an open gate to its end. In place of another it takes on at once.
+    async fn take(&mut self, takes_on: bool) -> End {
         self.windows.set(self.queue, self.window.places());
-        if let Some(end) = self.wait_for_gate(is_resized).await {
+        if let Some(end) = self.wait_for_gate(takes_on).await {
             return end;
         }
         let consumed = tokio::select! {
@@ -231,16 +236,22 @@ impl QueueLine {
         self.tell(None);
         let places = self.window.places();
         metrics::gauge!("paperboy_window", "queue" => self.label.clone()).set(f64::from(places));
-        if is_resized {
+        if takes_on {
             debug!("taking from `{}`, at most {places} in hand", self.label);
         } else {
             info!("taking from `{}`, at most {places} in hand", self.label);
         }
         let (line, settled) = unbounded_channel();
-        let acknowledger =
-            self.settling.spawn(acknowledger::run(channel.clone(), self.name.clone(), places, settled));
+        let stuck = Arc::new(Notify::new());
+        let acknowledger = self.settling.spawn(acknowledger::run(
+            channel.clone(),
+            self.name.clone(),
+            places,
+            settled,
+            Arc::clone(&stuck),
+        ));
         self.earlier.push(line.downgrade());
-        let end = self.forward(&channel, consumer, line).await;
+        let end = self.forward(&channel, consumer, line, &stuck).await;
         if matches!(end, End::Lost | End::Fault(_)) {
             acknowledger.abort();
         }
@@ -249,7 +260,7 @@ impl QueueLine {
         end
     }
 
-    async fn wait_for_gate(&mut self, is_resized: bool) -> Option<End> {
+    async fn wait_for_gate(&mut self, takes_on: bool) -> Option<End> {
         let mut tick = interval(Duration::from_secs(1));
         loop {
             if self.stop.is_cancelled() {
@@ -261,7 +272,7 @@ impl QueueLine {
             // What was taken before a pause counts: else every pause would add a whole prefetch.
             self.earlier.retain(|line| line.strong_count() > 0);
             let in_hand: usize = self.earlier.iter().map(WeakUnboundedSender::strong_count).sum();
-            let is_room = is_resized || in_hand <= usize::from(self.window.places()) / 2;
+            let is_room = takes_on || in_hand <= usize::from(self.window.places()) / 2;
             if *self.gate.borrow_and_update() && is_room {
                 return None;
             }
@@ -289,6 +300,7 @@ impl QueueLine {
         channel: &Channel,
         mut consumer: Consumer,
         line: UnboundedSender<(u64, Settlement)>,
+        stuck: &Notify,
     ) -> End {
         let mut tick = interval(Duration::from_secs(1));
         let end = loop {
@@ -302,6 +314,11 @@ impl QueueLine {
                     }
                     if !*self.gate.borrow_and_update() {
                         break End::Paused;
+                    }
+                }
+                () = stuck.notified() => {
+                    if self.may_leave_a_channel() {
+                        break End::Stuck;
                     }
                 }
                 _ = tick.tick() => {
@@ -323,10 +340,20 @@ impl QueueLine {
             End::Stopped | End::Paused | End::Resized(Change::Shrunk) => {
                 hand_back_the_rest(channel, consumer, &line).await;
             }
-            End::Resized(Change::Grown) => self.pass_on_the_rest(channel, consumer, &line).await,
+            End::Resized(Change::Grown) | End::Stuck => self.pass_on_the_rest(channel, consumer, &line).await,
             End::Lost | End::Fault(_) => {}
         }
         end
+    }
+
+    /// What stays on an earlier channel is held beside a whole window: not where bodies are large, and of few.
+    fn may_leave_a_channel(&mut self) -> bool {
+        self.earlier.retain(|line| line.strong_count() > 0);
+        let may = self.window.is_whole() && self.earlier.len() <= STUCK_CHANNELS_MAX;
+        if may {
+            metrics::counter!("paperboy_stuck_channels_total", "queue" => self.label.clone()).increment(1);
+        }
+        may
     }
 
     /// Passes on a delivery and what has arrived behind it; why there will be no more, if that has come.

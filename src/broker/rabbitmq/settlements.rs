@@ -14,6 +14,8 @@ use crate::broker::receipt::Settlement;
 const PATIENCE: u32 = 3;
 /// The same where a quarter of the window is finished and waits.
 const PATIENCE_IN_A_CROWD: u32 = 1;
+/// So many told one by one behind the same message: a new channel costs less than going on like that.
+const STUCK: u32 = 1_000;
 
 /// What is to be told to the broker, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(super) struct Settlements {
     behind: usize,
     /// So many behind are a crowd.
     crowd: usize,
+    /// Told one by one since the oldest was another.
+    singly: u32,
     round: u32,
 }
 
@@ -59,6 +63,7 @@ impl Settlements {
             handed_back: Vec::new(),
             behind: 0,
             crowd: usize::from(window / 4),
+            singly: 0,
             round: 0,
         }
     }
@@ -89,6 +94,15 @@ impl Settlements {
         !self.finished.is_empty() || !self.handed_back.is_empty()
     }
 
+    /// Whether the oldest message keeps very many from being told together; asked again, only when as many more were.
+    pub(super) fn is_stuck(&mut self) -> bool {
+        let is_stuck = self.singly >= STUCK;
+        if is_stuck {
+            self.singly = 0;
+        }
+        is_stuck
+    }
+
     /// What is to be told now. Called every few milliseconds while something waits.
     pub(super) fn round(&mut self, orders: &mut Vec<Order>) {
         self.tell_through(orders);
@@ -114,6 +128,7 @@ impl Settlements {
             }
             self.tags.pop_front();
             self.oldest += 1;
+            self.singly = 0;
         }
         // The tag named must be one the broker still waits for, or it closes the channel.
         orders.extend(newest.map(Order::AcknowledgeThrough));
@@ -130,6 +145,7 @@ impl Settlements {
                     }
                     *state = Tag::Told;
                     self.behind -= 1;
+                    self.singly += 1;
                     orders.push(Order::Acknowledge(tag));
                 }
                 _ => {}
@@ -193,6 +209,24 @@ mod tests {
         settlements.settle(1, Settlement::Acknowledged);
         assert_eq!(round(&mut settlements), [Order::AcknowledgeThrough(1)]);
         assert!(!settlements.is_waiting());
+    }
+
+    #[test]
+    fn a_message_that_a_thousand_were_told_past_is_in_the_way() {
+        let mut settlements = Settlements::new(100);
+        for tag in 2..=1_000 {
+            settlements.settle(tag, Settlement::Acknowledged);
+        }
+        while settlements.is_waiting() {
+            round(&mut settlements);
+        }
+        assert!(!settlements.is_stuck());
+        settlements.settle(1_001, Settlement::Acknowledged);
+        while settlements.is_waiting() {
+            round(&mut settlements);
+        }
+        assert!(settlements.is_stuck());
+        assert!(!settlements.is_stuck(), "said once");
     }
 
     #[test]

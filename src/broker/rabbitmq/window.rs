@@ -44,6 +44,11 @@ impl Window {
         self.places
     }
 
+    /// Whether it is the configured share, so that bodies are small.
+    pub(super) fn is_whole(&self) -> bool {
+        self.places == self.share
+    }
+
     /// Notes the size of a message that came.
     pub(super) fn see(&mut self, body_bytes: usize, now: Instant) -> Option<Change> {
         let body_bytes = body_bytes as u64;

@@ -27,8 +27,8 @@ pub(super) enum Figure {
     ProducerP99Ms,
     /// Attempts that the bad endpoint saw.
     BadAttempts,
-    /// Messages in the worker's hand, on average over the open loop.
-    InHand,
+    /// Places that slow endpoints hold, on average over the open loop.
+    HeldBySlow,
     /// Messages handed back or delivered twice, in a hundred.
     RedeliveredPercent,
     /// Requests that were unanswered at one moment, at most.
@@ -71,7 +71,7 @@ impl Figure {
             Figure::P99Ms => ("p99_ms", "p99 ms", 2),
             Figure::ProducerP99Ms => ("producer_p99_ms", "producer p99 ms", 2),
             Figure::BadAttempts => ("bad_attempts", "bad attempts", 0),
-            Figure::InHand => ("in_hand", "in hand", 0),
+            Figure::HeldBySlow => ("held_by_slow", "held by slow", 0),
             Figure::RedeliveredPercent => ("redelivered_percent", "redelivered %", 2),
             Figure::InFlight => ("in_flight", "in flight", 0),
             Figure::IdleRssMib => ("idle_rss_mib", "idle MiB", 1),

@@ -95,7 +95,7 @@ impl Player<'_> {
             figures.set(Figure::IdleRssMib, process::rss_kib(self.stage.pid()).map(mib));
         }
         if let Some(pace) = play.pace {
-            self.follow(play.worker, pace, &events("pace"), round, label, &mut figures).await?;
+            self.follow(play, pace, &events("pace"), round, label, &mut figures).await?;
         }
         figures.set(Figure::PeakRssMib, process::peak_rss_kib(self.stage.pid()).map(mib));
         // The receiver stays.
@@ -157,7 +157,7 @@ impl Player<'_> {
     /// The open loop, and what of it came in time.
     async fn follow(
         &mut self,
-        worker: Contender,
+        play: &Play,
         pace: Pace,
         events: &Events<'_>,
         round: &Round,
@@ -174,7 +174,8 @@ impl Player<'_> {
         self.begin_anew().await?;
         let planned = (rate * pace.length.as_secs_f64()).ceil();
         let bar = bar(planned as usize, &format!("{label}: {rate:.0}/s"));
-        let mut in_hand = Vec::new();
+        let mut held = Vec::new();
+        let before = self.sample(0);
         let paced = {
             let mut publishing = Box::pin(self.producer.pace(events, rate, pace.length, &bar));
             let mut tick = interval(Duration::from_secs(1));
@@ -184,8 +185,8 @@ impl Player<'_> {
                     paced = &mut publishing => break paced?,
                     _ = tick.tick() => {
                         self.stage.check_alive()?;
-                        if worker == Contender::Paperboy {
-                            in_hand.extend(metric(self.stage, self.health, "paperboy_in_hand").await);
+                        if play.worker == Contender::Paperboy {
+                            held.extend(metric(self.stage, self.health, "paperboy_held_by_slow").await);
                         }
                     }
                 }
@@ -193,10 +194,16 @@ impl Player<'_> {
         };
         bar.finish_and_clear();
         let in_time = self.counted("/tally").await?;
+        let after = self.sample(in_time.good.distinct());
         let wanted = events.good_of(paced.events);
         let counted = self.late(wanted).await?;
         let times = Histogram::from_filled(&counted.good.latency);
         let arrived = number(in_time.good.distinct()) * 100.0 / number(wanted.max(1));
+        // What an emptied queue told is not overwritten.
+        if play.is_warm_up {
+            figures.set(Figure::WorkerUs, cost(&before, &after, |sample| sample.worker_us));
+            figures.set(Figure::BrokerUs, cost(&before, &after, |sample| sample.broker_us));
+        }
         figures.set(Figure::OfferedPerS, number(wanted) / pace.length.as_secs_f64());
         figures.set(Figure::ArrivedPercent, arrived);
         figures.set(Figure::P50Ms, times.percentile_ms(50, wanted));
@@ -205,11 +212,11 @@ impl Player<'_> {
         if play_has_bad(events) {
             figures.set(Figure::BadAttempts, number(in_time.bad.received));
         }
-        if worker == Contender::Paperboy {
-            let samples = in_hand.len().max(1);
+        if play.worker == Contender::Paperboy {
+            let samples = held.len().max(1);
             figures.set(
-                Figure::InHand,
-                (!in_hand.is_empty()).then(|| in_hand.iter().sum::<f64>() / samples as f64),
+                Figure::HeldBySlow,
+                (!held.is_empty()).then(|| held.iter().sum::<f64>() / samples as f64),
             );
             let given_back =
                 metric(self.stage, self.health, "paperboy_given_back_total").await.unwrap_or(0.0);

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 const CAPACITY: usize = 308;
+const LANE: Lane = Lane { queue: 0, capacity: CAPACITY };
+const ASIDE: Lane = Lane { queue: 1, capacity: 102 };
 
 fn tenant(n: usize) -> Tenant {
     Tenant::parse(&format!("t{n}")).unwrap()
@@ -14,17 +16,21 @@ fn endpoint(tenant: usize, n: usize) -> SubscriptionId {
     SubscriptionId::parse(&format!("sub_{tenant}_{n}")).unwrap()
 }
 
+fn is_put_off(admission: Admission) -> bool {
+    matches!(admission, Admission::Defer { .. })
+}
+
 /// Places and the requests under way, by endpoint (tenant and number) and beginning.
 #[derive(Default)]
 struct World {
-    places: Places<1>,
+    places: Places<2>,
     under_way: Vec<((usize, usize), u64)>,
     now_ms: u64,
 }
 
 impl World {
     fn ask(&mut self, who: (usize, usize)) -> Admission {
-        let admission = self.places.ask(0, CAPACITY, &tenant(who.0), &endpoint(who.0, who.1), self.now_ms);
+        let admission = self.places.ask(LANE, None, &tenant(who.0), &endpoint(who.0, who.1), self.now_ms);
         if admission == Admission::In {
             self.under_way.push((who, self.now_ms));
         }
@@ -107,7 +113,7 @@ fn one_hog_ends_at_a_half_two_at_a_third_each() {
         world.flood(&all);
         for who in all {
             assert!(world.held(who).abs_diff(each) <= 1, "{hogs} hogs: {}", world.held(who));
-            assert_eq!(world.ask(who), Admission::Defer);
+            assert!(is_put_off(world.ask(who)));
         }
         world.check();
     }
@@ -124,7 +130,7 @@ fn a_quick_endpoint_that_falls_silent_is_stopped_at_a_half_too() {
         world.now_ms += 20;
     }
     assert_eq!(world.held((0, 0)), CAPACITY / 2);
-    assert_eq!(world.ask((0, 0)), Admission::Defer);
+    assert!(is_put_off(world.ask((0, 0))));
 }
 
 #[test]
@@ -139,7 +145,7 @@ fn what_is_over_waits_at_the_door_for_the_first_answer_and_no_longer_than_a_quar
     let mut world = World::default();
     while world.ask((0, 0)) == Admission::In {}
     world.now_ms += QUICK_MS;
-    assert_eq!(world.ask((0, 0)), Admission::Defer);
+    assert!(is_put_off(world.ask((0, 0))));
 }
 
 #[test]
@@ -191,6 +197,75 @@ fn a_request_that_we_gave_up_says_nothing_of_the_endpoint() {
     world.now_ms += 200;
     world.places.leave(0, &endpoint(0, 0), began_ms, false, world.now_ms);
     assert!(world.places.endpoints[&endpoint(0, 0)].pace_ms.unwrap() < 5.0);
+}
+
+/// So many messages for a quick endpoint within a second, each answered at once.
+fn bring(world: &mut World, count: u64) {
+    let quick = (1000, 0);
+    for n in 0..count {
+        assert_eq!(world.ask(quick), Admission::In);
+        world.now_ms += (n + 1) * 1_000 / count - n * 1_000 / count;
+        world.answer(quick);
+    }
+}
+
+fn ask_aside(world: &mut World, who: (usize, usize), aside: Option<Lane>) -> Admission {
+    world.places.ask(LANE, aside, &tenant(who.0), &endpoint(who.0, who.1), world.now_ms)
+}
+
+#[test]
+fn slow_endpoints_are_served_aside_where_the_queue_is_busy_for_quick_ones() {
+    let mut world = World::default();
+    world.flood_for(29, &[(0, 0), (0, 0)]);
+    bring(&mut world, 1_900);
+    assert_ne!(ask_aside(&mut world, (0, 0), Some(ASIDE)), Admission::Aside, "too little to do");
+    bring(&mut world, 2_100);
+    let held = world.held((0, 0));
+    assert_eq!(ask_aside(&mut world, (0, 0), Some(ASIDE)), Admission::Aside);
+    assert!(is_put_off(ask_aside(&mut world, (0, 0), None)), "{held} places are all it may hold here");
+    assert_eq!(ask_aside(&mut world, (1000, 0), Some(ASIDE)), Admission::In, "quick ones are not sent aside");
+    world.now_ms += 2_000;
+    assert_ne!(ask_aside(&mut world, (0, 0), Some(ASIDE)), Admission::Aside, "it is quiet again");
+}
+
+#[test]
+fn nothing_is_sent_aside_beyond_the_places_there() {
+    let mut world = World::default();
+    world.flood_for(29, &[(0, 0)]);
+    bring(&mut world, 2_100);
+    bring(&mut world, 2_100);
+    let mut sent = 0;
+    while ask_aside(&mut world, (0, 0), Some(ASIDE)) == Admission::Aside {
+        // It arrives there before the next one asks.
+        let (tenant, endpoint) = (tenant(0), endpoint(0, 0));
+        assert_eq!(world.places.ask(ASIDE, None, &tenant, &endpoint, world.now_ms), Admission::In);
+        sent += 1;
+        assert!(sent <= ASIDE.capacity);
+    }
+    assert_eq!(sent, ASIDE.capacity / 2);
+    assert!(is_put_off(ask_aside(&mut world, (0, 0), Some(ASIDE))), "not back into this queue's own places");
+}
+
+#[test]
+fn what_is_put_off_is_told_how_long_its_endpoint_has_been_crowded() {
+    let mut world = World::default();
+    let crowded = |world: &mut World| loop {
+        if let Admission::Defer { crowded_ms } = world.ask((0, 0)) {
+            return crowded_ms;
+        }
+        world.now_ms += 1;
+    };
+    assert_eq!(crowded(&mut world), 0);
+    world.now_ms += 4_001;
+    assert_eq!(crowded(&mut world), 0, "nobody came in the meantime");
+    for seconds in 1..=20 {
+        world.now_ms += 1_000;
+        assert_eq!(crowded(&mut world), seconds * 1_000);
+    }
+    world.now_ms += 20_000;
+    assert_eq!(crowded(&mut world), 40_000, "no calm as long as the crowd was");
+    world.now_ms += 40_001;
+    assert_eq!(crowded(&mut world), 0, "calm for longer than it was crowded");
 }
 
 #[test]
@@ -279,7 +354,7 @@ proptest! {
                 (0..ended).for_each(|_| world.answer((0, 0)));
             }
             let admission = world.ask((0, 0));
-            prop_assert_ne!(admission, Admission::Defer);
+            prop_assert!(!is_put_off(admission));
             if admission == Admission::In {
                 due.push(world.now_ms + takes_ms);
             }

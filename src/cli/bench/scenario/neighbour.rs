@@ -107,8 +107,10 @@ fn scenario(name: &'static str, manner: Manner, sizes: &Sizes) -> Scenario {
             Figure::P50Ms,
             Figure::P99Ms,
             Figure::ProducerP99Ms,
+            Figure::WorkerUs,
+            Figure::BrokerUs,
             Figure::BadAttempts,
-            Figure::InHand,
+            Figure::HeldBySlow,
             Figure::RedeliveredPercent,
         ],
         checks,
@@ -133,9 +135,8 @@ fn felt(
             Some((round.get(play, Figure::P99Ms)?, limit_ms))
         }),
         Check::figure(redelivered, Figure::RedeliveredPercent, play, (Rule::AtMost, 1.0), "%"),
-        // What the bad one holds is in hand beyond the baseline.
         Check::new(attempts, Rule::AtLeast, "", move |round| {
-            let held = round.get(play, Figure::InHand)? - round.get("baseline", Figure::InHand)?;
+            let held = round.get(play, Figure::HeldBySlow)?;
             Some((round.get(play, Figure::BadAttempts)?, (held * time_outs).floor().max(1.0)))
         }),
     ]
@@ -159,7 +160,7 @@ mod tests {
             let mut figures = Figures::default();
             figures.set(Figure::ArrivedPercent, arrived);
             figures.set(Figure::P99Ms, p99_ms);
-            figures.set(Figure::InHand, in_hand);
+            figures.set(Figure::HeldBySlow, in_hand);
             figures.set(Figure::BadAttempts, attempts);
             figures.set(Figure::RedeliveredPercent, 0.0);
             round.add(name, figures);
