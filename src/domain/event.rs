@@ -20,6 +20,9 @@ use crate::domain::time;
 /// The parser skips `data` without recursion and would take any depth; receivers' parsers would not.
 pub const DEPTH_MAX: u32 = 128;
 
+/// The keys of the default body and what stands between them.
+const ENVELOPE_BYTES: usize = 112;
+
 /// What the message says about an event beside its body, used where the body is silent. Empty is silent too.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Hints<'a> {
@@ -136,9 +139,18 @@ impl<'a> Event<'a> {
         out
     }
 
+    /// Bytes of all that stands before `data`, unless something has to be escaped.
+    fn names_bytes(&self) -> usize {
+        let scope: usize = self.scope.iter().map(|(key, value)| key.len() + value.len() + 6).sum();
+        let optional = [&self.document_id, &self.batch_id];
+        let optional: usize = optional.into_iter().flatten().map(|text| text.len()).sum();
+        let (kind, id, tenant) = (self.kind.as_str(), self.id.as_str(), self.tenant.as_str());
+        kind.len() + id.len() + tenant.len() + self.time.len() + optional + scope
+    }
+
     /// The default body up to the value of `data`, which follows together with `}`, with room for so many bytes more.
     pub fn envelope_before_data(&self, more_bytes: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(more_bytes + 512);
+        let mut out = Vec::with_capacity(more_bytes + self.names_bytes() + ENVELOPE_BYTES);
         out.extend_from_slice(b"{\"type\":");
         push_json(&mut out, &self.kind);
         push_member(&mut out, "id", Some(self.id.as_str()));
@@ -448,6 +460,17 @@ mod tests {
 
     fn data(body: &str) -> Option<&str> {
         parse(body).unwrap().data.map(RawValue::get)
+    }
+
+    #[test]
+    fn an_envelope_is_written_without_growing() {
+        let json =
+            br#"{"id":"evt_1","type":"document.processed","tenant":"acme","time":"2026-11-22T09:00:07Z",
+            "scope":{"inbox":"i7","queue":"88"},"document_id":"d1","batch_id":"b1","data":{"n":1}}"#;
+        let event = Event::parse(json, &Hints::default()).unwrap();
+        let out = event.envelope_before_data(64);
+        assert!(out.capacity() >= out.len() + 64, "{} of {}", out.len(), out.capacity());
+        assert!(out.capacity() <= out.len() + 64 + 32, "{} of {}", out.len(), out.capacity());
     }
 
     #[test]

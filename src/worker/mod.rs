@@ -154,26 +154,27 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     /// The straight line: what is to be done about a message.
     async fn walk(&self, queue: Queue, mut message: Message) -> Step {
         let now_ms = clock::now_ms();
-        // Resolved at first sight, for readable and unreadable alike: later keys are names of queues.
-        if queue == Queue::Events && message.tags.kind.as_deref().is_none_or(str::is_empty) {
-            message.tags.kind = Some(message.routing_key.clone()).filter(|key| !key.is_empty());
-        }
         if queue == Queue::Retries && message.tags.wait > 0 {
             return Step::onwards(message);
         }
         if message.body.len() > self.settings.event_bytes_max {
+            name_kind(queue, &mut message);
             return fresh::too_large(message, self.settings.event_bytes_max, now_ms);
         }
         let hints = Hints {
             message_id: message.tags.message_id.as_deref(),
             kind: message.tags.kind.as_deref(),
-            routing_key: None,
+            // Later keys are names of queues.
+            routing_key: (queue == Queue::Events).then_some(&*message.routing_key),
             time: message.tags.time.as_deref(),
             arrived_ms: Some(now_ms),
         };
         let event = match Event::parse(&message.body, &hints) {
             Ok(event) => event,
-            Err(unreadable) => return fresh::unreadable(&message, &unreadable, now_ms),
+            Err(unreadable) => {
+                name_kind(queue, &mut message);
+                return fresh::unreadable(&message, &unreadable, now_ms);
+            }
         };
         match message.tags.subscription.as_deref() {
             None => self.expand(queue, &message, &event, now_ms).await,
@@ -261,5 +262,12 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     fn give_up(&self, reason: Reason, message: &Message, event: &Event<'_>, tags: Tags) -> Step {
         self.recorder.dead(event, &tags, reason, None);
         Step::dead(reason, message, tags)
+    }
+}
+
+/// Keeps the type of a message that nobody can read, which was resolved at first sight or never.
+fn name_kind(queue: Queue, message: &mut Message) {
+    if queue == Queue::Events && message.tags.kind.as_deref().is_none_or(str::is_empty) {
+        message.tags.kind = Some(message.routing_key.clone()).filter(|key| !key.is_empty());
     }
 }

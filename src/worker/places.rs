@@ -175,3 +175,48 @@ impl Drop for Door<'_> {
         self.places.rule().wait(self.subscription, false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::subscription::SubscriptionSpec;
+
+    fn subscription(tenant: &str) -> Subscription {
+        let document = json!({
+            "id": format!("sub_{tenant}"), "tenant": tenant, "events": ["#"], "signatures": [],
+            "request": { "url": "https://h.example/" },
+        });
+        SubscriptionSpec::read(document).unwrap().check().unwrap()
+    }
+
+    fn places() -> Places {
+        let windows = Arc::new(Windows::default());
+        windows.set(Queue::Events, 100);
+        windows.set(Queue::Deliveries, 50);
+        windows.set(Queue::Retries, 50);
+        Places::new(windows)
+    }
+
+    #[tokio::test]
+    async fn a_slow_endpoint_is_sent_to_the_retries_while_its_queue_is_busy() {
+        let (places, well, hog) = (places(), subscription("well"), subscription("hog"));
+        for _ in 0..5_000 {
+            let Entrance::Place(place) = places.enter(Queue::Events, &well).await else { panic!() };
+            place.answered();
+        }
+        let mut silent = Vec::new();
+        // Until it holds all it may; the next waits at the door until the silence says enough.
+        let next = loop {
+            match places.enter(Queue::Events, &hog).await {
+                Entrance::Place(place) => silent.push(place),
+                other => break other,
+            }
+        };
+        assert!(matches!(next, Entrance::Aside), "{next:?}");
+        assert_eq!(silent.len(), 50);
+        assert!(matches!(places.enter(Queue::Deliveries, &hog).await, Entrance::Place(_)), "not busy");
+        assert!(matches!(places.enter(Queue::Retries, &hog).await, Entrance::Place(_)));
+    }
+}

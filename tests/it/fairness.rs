@@ -88,6 +88,43 @@ async fn what_was_put_off_has_used_no_attempt_and_arrives_when_the_endpoint_reco
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_channel_whose_oldest_message_takes_its_time_is_left_to_it() {
+    let mut app = App::new();
+    app.set("BROKER__PREFETCH", "40");
+    let receiver = receiver().await;
+    let serve = app.serve("all").await;
+    app.subscribe_all(&[hanging(&receiver, 120), subscription("well", &receiver.url("/well"))]).await;
+    let amqp = app.amqp().await;
+    amqp.publish_all(events("first", "well", 100)).await;
+    let window = || async { (serve.metric("paperboy_window", "queue=\"events\"").await - 24.0).abs() < 0.1 };
+    eventually("the window is whole", 30, window).await;
+    amqp.publish_all(events("bad", "hog", 1)).await;
+    let hangs = || async { serve.metric("paperboy_held_by_slow", "queue=\"events\"").await > 0.5 };
+    eventually("one hangs", 30, hangs).await;
+
+    amqp.publish_all(events("good", "well", 2_500)).await;
+    let ids = || {
+        let hits = receiver.hits();
+        hits.iter().filter(|hit| hit.path == "/well").map(|hit| hit.id().to_owned()).collect::<Vec<_>>()
+    };
+    eventually("the others arrive", 90, || async { ids().len() >= 2_600 }).await;
+    let left = serve.metric("paperboy_stuck_channels_total", "queue=\"events\"").await;
+    assert!((0.9..3.0).contains(&left), "{left}: once for a thousand told one by one");
+    let distinct: std::collections::BTreeSet<_> = ids().into_iter().collect();
+    assert_eq!((ids().len(), distinct.len()), (2_600, 2_600), "each of them once");
+
+    // What hung belongs to the channel that was left, and comes again only because nobody has settled it.
+    serve.kill().await;
+    receiver.change(|_| Reply::status(204));
+    let serve = app.serve("all").await;
+    let again = || async { receiver.hits().iter().any(|hit| hit.path == "/hang") };
+    eventually("what hung is delivered", 60, again).await;
+    serve.stop().await;
+    assert_eq!(ids().len(), 2_600, "nothing that was acknowledged comes again");
+    assert_eq!(amqp.ready("events").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_put_off_for_too_long_is_a_dead_letter() {
     let mut app = App::new();
     app.set("BROKER__PREFETCH", "10");
