@@ -100,24 +100,26 @@ type Planned = Result<Action, Vec<Fault>>;
 
 impl Planner<'_> {
     async fn action(&mut self, origin: &str, document: Value) -> Result<Planned, Failure> {
-        let there = match self.find(&document).await? {
-            Ok(there) => there,
-            Err(fault) => return Ok(Err(vec![fault])),
+        let (there, unclear) = match self.find(&document).await? {
+            Ok(there) => (there, None),
+            Err(fault) => (None, Some(fault)),
         };
         let known_id = there.as_ref().and_then(|there| there.spec.id.as_deref()).or(document["id"].as_str());
-        if let Err(fault) = self.claims.take(origin, known_id, &document) {
-            return Ok(Err(vec![fault]));
-        }
-        let Some(Versioned { spec: before, version }) = there else {
-            return Ok(New::complete(document, self.now)?.map(|new| Action::Add(Box::new(new))));
+        let claimed = unclear.or_else(|| self.claims.take(origin, known_id, &document).err());
+        let planned = match there {
+            None => New::complete(document, self.now)?.map(|new| Action::Add(Box::new(new))),
+            Some(Versioned { spec: before, version }) => before.replaced(document).map(|mut spec| {
+                if spec == before {
+                    return Action::Leave(Box::new(spec));
+                }
+                spec.updated_at = Some(self.now.to_owned());
+                Action::Change { before: Box::new(before), after: Box::new(Versioned { spec, version }) }
+            }),
         };
-        Ok(before.replaced(document).map(|mut spec| {
-            if spec == before {
-                return Action::Leave(Box::new(spec));
-            }
-            spec.updated_at = Some(self.now.to_owned());
-            Action::Change { before: Box::new(before), after: Box::new(Versioned { spec, version }) }
-        }))
+        Ok(match claimed {
+            None => planned,
+            Some(fault) => Err(std::iter::once(fault).chain(planned.err().unwrap_or_default()).collect()),
+        })
     }
 
     /// The subscription a document is that of; none: a new one.

@@ -84,11 +84,14 @@ impl Rules {
             let hint = format!("preset `{}` holds to what {} documents", preset.name, preset.title);
             faults.push(Fault::new(field, message).hint(hint));
         };
-        let url = spec.request.url.as_deref().unwrap_or_default();
-        if let Some(text) = self.url_holds.as_deref().filter(|text| !url.contains(text)) {
+        // That it is missing, or no URL, is told whatever the preset.
+        let url = spec.request.url.as_deref();
+        if let (Some(text), Some(url)) = (self.url_holds.as_deref(), url)
+            && !url.contains(text)
+        {
             add("request.url", format!("must hold `{text}`"));
         }
-        if self.url_has_domain && !has_domain(url) {
+        if self.url_has_domain && url.and_then(|url| url::Url::parse(url).ok()).is_some_and(has_no_domain) {
             add("request.url", "must have a host with a top-level domain".to_owned());
         }
         let name_chars = spec.name.as_deref().map(|name| name.chars().count());
@@ -138,9 +141,9 @@ impl Rules {
     }
 }
 
-fn has_domain(url: &str) -> bool {
-    let host = url::Url::parse(url).ok().and_then(|url| url.domain().map(str::to_owned));
-    host.is_some_and(|host| host.trim_end_matches('.').contains('.'))
+#[expect(clippy::needless_pass_by_value, reason = "as the caller has it")]
+fn has_no_domain(url: url::Url) -> bool {
+    !url.domain().is_some_and(|host| host.trim_end_matches('.').contains('.'))
 }
 
 /// Decides what becomes of `incoming` beside `existing`, which are of the same tenant.
