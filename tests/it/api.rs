@@ -192,7 +192,7 @@ async fn every_fault_of_a_subscription_is_told_at_once_with_its_pointer() {
     let post = async |body: Value| ask(serve.port, "POST", SUBSCRIPTIONS).json(&body).send().await;
     let problem =
         post(json!({ "tenant": 1, "evnts": [], "request": { "timeout_s": "x" } })).await.problem(422);
-    assert_eq!(fields(&problem), ["evnts", "request.timeout_s", "tenant"]);
+    assert_eq!(fields(&problem), ["evnts", "request.timeout_s", "tenant", "events", "request.url"]);
     let problem = post(json!({
         "tenant": "a b", "events": ["a..b"], "request": { "url": "ftp://h.example" },
         "signatures": [{ "scheme": "standard", "secrets": ["***"] }],
@@ -945,7 +945,8 @@ async fn the_examples_of_the_document_work() {
                 for (name, example) in content["examples"].as_object().into_iter().flatten() {
                     let value = &example["value"];
                     let body = value.as_str().map_or(value.to_string(), str::to_owned);
-                    let path = path.replace("{id}", &made.id);
+                    let query = example["description"].as_str().and_then(|text| text.split('`').nth(1));
+                    let path = path.replace("{id}", &made.id) + query.unwrap_or_default();
                     let answer = ask(serve.port, &method.to_uppercase(), &path)
                         .body(media_type, body.as_bytes())
                         .send()

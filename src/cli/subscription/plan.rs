@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::place;
-use super::tenant;
+use super::{save, tenant};
 use crate::cli::{Failure, Problem};
 use crate::desk::subscriptions::New;
 use crate::domain::fault::Fault;
@@ -68,15 +67,25 @@ pub(super) async fn make(
     if !planner.problems.is_empty() {
         return Err(Failure::refused(planner.problems));
     }
-    let new = steps.iter().filter_map(|step| match &step.action {
-        Action::Add(new) => Some(&new.spec),
-        _ => None,
-    });
-    place::refuse_second(store, new).await?;
     if prune {
         steps.extend(planner.rest(&steps).await?);
     }
+    refuse_second(store, &steps).await?;
     Ok(steps)
+}
+
+/// Said before anybody is asked, and in a dry run.
+async fn refuse_second(store: &Store, steps: &[Step]) -> Result<(), Failure> {
+    let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+    for step in steps {
+        match &step.action {
+            Action::Add(new) => added.push(new.spec.clone()),
+            Action::Change { after, .. } => changed.push((**after).clone()),
+            Action::Remove(gone) => removed.extend(gone.spec.id.as_deref()),
+            Action::Leave(_) => {}
+        }
+    }
+    store.refuse_second(&added, &changed, &removed).await.map_err(save::failure)
 }
 
 pub(super) fn problem(origin: &str, fault: Fault) -> Problem {

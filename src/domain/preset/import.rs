@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Preset;
+use super::words::their_field;
 use crate::domain::fault::Fault;
-use crate::domain::name::Tenant;
+use crate::domain::name::{SubscriptionId, Tenant};
 use crate::domain::spec::SubscriptionSpec;
 
 /// Which of the object's fields go where.
@@ -353,10 +354,32 @@ impl<'a> Import<'a> {
             self.document["request"]["body"] = json!(joined);
         }
         if !self.faults.is_empty() {
-            return Err(self.faults);
+            return Err(self.all_faults());
         }
         let spec = SubscriptionSpec::read(self.document)?;
         Ok(Imported { spec, not_taken: self.not_taken })
+    }
+}
+
+impl Import<'_> {
+    /// The faults that were found, and what else would be found once they are repaired: of fields that are given and
+    /// have none yet.
+    fn all_faults(self) -> Vec<Fault> {
+        let mut faults = self.faults;
+        let id = SubscriptionId::parse("sub_").map(|id| (id, "1970-01-01T00:00:00Z"));
+        let Ok((id, now)) = id else { return faults };
+        let made = SubscriptionSpec::make(self.document, id, now, [0; 32]);
+        for fault in made.err().unwrap_or_default() {
+            let Some(field) = their_field(self.preset, self.object, &fault.field) else { continue };
+            let is_within = |known: &Fault| {
+                let rest = field.strip_prefix(known.field.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            };
+            if at(self.object, &field).is_some() && !faults.iter().any(is_within) {
+                faults.push(Fault { field, ..fault });
+            }
+        }
+        faults
     }
 }
 
@@ -616,7 +639,8 @@ mod tests {
         assert_eq!(left(&all), ["webhook.other"]);
         assert_eq!((all.spec.name.as_deref(), all.spec.enabled), (Some("Loans"), Some(false)));
         complete(all.spec);
-        assert_eq!(faults("ocrolus", json!({"webhook": {"url": "h"}, "event_names": []})), ["event_names"]);
+        let both = faults("ocrolus", json!({"webhook": {"url": "h"}, "event_names": []}));
+        assert_eq!(both, ["event_names", "webhook.url"], "a host without a domain is another fault");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod answer;
 mod import;
 mod rules;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -18,7 +19,8 @@ use serde_json::Value;
 
 pub use self::answer::answer;
 pub use self::import::{Imported, NotTaken, Take, import};
-pub use self::rules::{Placement, Rules, place};
+pub use self::rules::{Placement, Rules, Second, place, second, too_many};
+pub use self::words::in_their_words;
 
 use self::import::ImportMap;
 use crate::domain::spec::{SignatureSpec, SubscriptionSpec};
