@@ -12,6 +12,7 @@ mod health;
 mod listener;
 pub mod openapi;
 mod operation;
+mod outlet;
 mod problem;
 mod request;
 mod subscriptions;

@@ -824,6 +824,28 @@ async fn a_head_or_a_body_that_never_ends_loses_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_and_never_reads_loses_the_connection_and_its_place() {
+    let mut app = App::new();
+    app.set("API__TIMEOUT_S", "1");
+    app.set("API__CONNECTIONS_MAX", "1");
+    let serve = app.serve("api").await;
+    // Little room here, and more answers than the kernel keeps for a reader.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(([127, 0, 0, 1], serve.port).into()).await.unwrap();
+    let asked = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(400);
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let next = ask(serve.port, "GET", "/healthz").send();
+    let next = tokio::time::timeout(std::time::Duration::from_secs(30), next).await;
+    assert_eq!(next.expect("the place is free again").status, 200);
+    let mut answers = Vec::new();
+    let _ = stream.read_to_end(&mut answers).await;
+    let whole = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200").count();
+    assert!((1..400).contains(&whole), "{whole} answers were kept for somebody who read none");
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_hold_no_more_bytes_than_is_allowed_however_slowly_they_come() {
     let mut app = App::new();
     app.set("LIMITS__BODIES_BYTES_MAX", "1048576");
