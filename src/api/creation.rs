@@ -4,19 +4,20 @@
 //! same and done once.
 
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::V1;
-use super::operation::{Answer, Call, json_answer};
+use super::operation::{Answer, Call, Operation, handler, in_query, json_answer, shared, takes};
 use super::problem::Problem;
 use super::request::{self, Held, Query, read_json};
 use super::subscriptions::{COLLECTION, JSON, note_wait, set, shown, spread};
 use crate::desk::platform::Planned;
 use crate::desk::{Caller, Refused, now_ms};
 use crate::domain::fault::Fault;
+use crate::domain::key::Scope;
 use crate::domain::name::Tenant;
 use crate::domain::preset::Preset;
 use crate::store::{Given, KeptAnswer, SaveError};
@@ -41,7 +42,64 @@ struct Once {
     digest: [u8; 32],
 }
 
-pub(super) async fn create(call: Call) -> Answer {
+/// What it is called, takes and answers; `example` is a document of ours.
+pub(super) fn operation(example: Value, with_tag: impl Fn(&str) -> Value) -> Operation {
+    let either = |one: &str, other: &str| {
+        let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+        json!({ "anyOf": [schema(one), schema(other)] })
+    };
+    let made = |description: &str| {
+        let mut answer = with_tag(description);
+        answer["content"]["application/json"]["schema"] = either("CreatedSubscription", "PlatformRecord");
+        answer["headers"]["Location"] = json!({ "schema": { "type": "string" } });
+        answer
+    };
+    Operation {
+        id: "createSubscription",
+        method: Method::POST,
+        path: COLLECTION,
+        scope: Scope::Write,
+        summary: "Add a subscription, or set up what a platform's own configuration object says",
+        description: "Without `signatures` a `standard` secret is made and answered as `secret`, this once. With \
+            `Idempotency-Key` the same request is answered the same for a day, and made once. With `preset` the body \
+            is a configuration object of that platform as it stands; it is answered as the platform does, and \
+            `not_taken` names each field that has no effect here. A second one where the platform takes one is a \
+            409 that names the first; where it has \"set up or update\", it replaces the first (200).",
+        parameters: vec![
+            in_query(
+                "preset",
+                "the platform whose configuration object the body is",
+                json!({ "enum": Preset::all().iter().map(|preset| &preset.name).collect::<Vec<_>>() }),
+            ),
+            in_query(
+                "tenant",
+                "with `preset`: whose it is; a tenant's key stands for its tenant",
+                json!({ "type": "string", "pattern": format!("^{}$", Tenant::RULE) }),
+            ),
+            shared("idempotencyKey"),
+            shared("prefer"),
+        ],
+        body: Some({
+            let object = json!({ "description": "with `?preset=idexa&tenant=acme`", "value": {
+                "name": "Webhook 1", "type": 0, "method": "POST", "url": "https://erp.example.com/ocr/:id",
+            } });
+            let mut body = takes("NewSubscription", true, example);
+            let json = &mut body["content"]["application/json"];
+            json["schema"] = either("NewSubscription", "PlatformObject");
+            json["examples"]["platform"] = object;
+            body
+        }),
+        answers: vec![
+            (201, made("The new subscription, with its secret if one was made")),
+            (200, made("With `preset`: the one that was there, as the object says")),
+        ],
+        problems: vec![408, 409, 413, 415, 422],
+        is_change: true,
+        handler: handler!(create),
+    }
+}
+
+async fn create(call: Call) -> Answer {
     let Call { v1, caller, request, .. } = call;
     let platform = platform_of(&request, &caller)?;
     let key = request::idempotency_key(request.headers())?;

@@ -19,7 +19,6 @@ use crate::desk::{Desk, Refused};
 use crate::domain::fault::Fault;
 use crate::domain::key::Scope;
 use crate::domain::name::{EventType, SubscriptionId, Tenant};
-use crate::domain::preset::Preset;
 use crate::domain::secret::Secret;
 use crate::domain::spec::Overlap;
 use crate::domain::subscription::SubscriptionSpec;
@@ -39,16 +38,6 @@ pub(super) fn operations() -> Vec<Operation> {
     let with_tag = |description: &str| {
         let mut answer = answers(description, "Subscription");
         answer["headers"] = json!({ "ETag": { "$ref": "#/components/headers/ETag" } });
-        answer
-    };
-    let either = |one: &str, other: &str| {
-        let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
-        json!({ "anyOf": [schema(one), schema(other)] })
-    };
-    let made = |description: &str| {
-        let mut answer = with_tag(description);
-        answer["content"]["application/json"]["schema"] = either("CreatedSubscription", "PlatformRecord");
-        answer["headers"]["Location"] = json!({ "schema": { "type": "string" } });
         answer
     };
     let mut patch = takes("SubscriptionPatch", true, json!({ "name": { "value": { "name": "ERP, new" } } }));
@@ -113,49 +102,7 @@ pub(super) fn operations() -> Vec<Operation> {
             is_change: false,
             handler: handler!(list),
         },
-        Operation {
-            id: "createSubscription",
-            method: Method::POST,
-            path: COLLECTION,
-            scope: Scope::Write,
-            summary: "Add a subscription, or set up what a platform's own configuration object says",
-            description: "Without `signatures` a `standard` secret is made and answered as `secret`, this once. With \
-                `Idempotency-Key` the same request is answered the same for a day, and made once. With `preset` the body \
-                is a configuration object of that platform as it stands; it is answered as the platform does, and \
-                `not_taken` names each field that has no effect here. A second one where the platform takes one is a \
-                409 that names the first; where it has \"set up or update\", it replaces the first (200).",
-            parameters: vec![
-                in_query(
-                    "preset",
-                    "the platform whose configuration object the body is",
-                    json!({ "enum": Preset::all().iter().map(|preset| &preset.name).collect::<Vec<_>>() }),
-                ),
-                in_query(
-                    "tenant",
-                    "with `preset`: whose it is; a tenant's key stands for its tenant",
-                    json!({ "type": "string", "pattern": format!("^{}$", Tenant::RULE) }),
-                ),
-                shared("idempotencyKey"),
-                shared("prefer"),
-            ],
-            body: Some({
-                let object = json!({ "description": "with `?preset=idexa&tenant=acme`", "value": {
-                    "name": "Webhook 1", "type": 0, "method": "POST", "url": "https://erp.example.com/ocr/:id",
-                } });
-                let mut body = takes("NewSubscription", true, example.clone());
-                let json = &mut body["content"]["application/json"];
-                json["schema"] = either("NewSubscription", "PlatformObject");
-                json["examples"]["platform"] = object;
-                body
-            }),
-            answers: vec![
-                (201, made("The new subscription, with its secret if one was made")),
-                (200, made("With `preset`: the one that was there, as the object says")),
-            ],
-            problems: vec![408, 409, 413, 415, 422],
-            is_change: true,
-            handler: handler!(creation::create),
-        },
+        creation::operation(example.clone(), with_tag),
         {
             let get = one(
                 "getSubscription",

@@ -6,6 +6,8 @@
 )]
 
 mod api;
+mod api_limits;
+mod api_subscriptions;
 mod apply;
 mod bad_input;
 mod bench;

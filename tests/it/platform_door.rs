@@ -333,3 +333,37 @@ async fn a_tenants_key_sets_up_its_own_and_the_command_goes_the_same_way() {
     assert!(told.contains("`config.url`") && !told.contains("canary"), "{told}");
     serve.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_change_what_is_there_keep_to_one_of_a_type_too() {
+    let app = App::new();
+    app.migrate().await;
+    let document = |name: &str, kind: &str| json!({"tenant": "acme", "preset": "idexa", "name": name, "events": [kind], "request": {"url": "https://h.example/:id"}});
+    let first = app.subscribe(document("first", "document.processed")).await.id;
+    let other = app.subscribe(document("other", "batch.completed")).await.id;
+    let file = |documents: &Value| std::fs::write(app.path("all.json"), documents.to_string()).unwrap();
+    let both = json!([document("first", "document.processed"), document("other", "document.finished")]);
+    file(&both);
+    for arguments in [
+        &["subscription", "update", &other, "--events", "document.finished", "--no-wait"][..],
+        &["subscription", "apply", "all.json", "--dry-run"],
+        &["subscription", "apply", "all.json", "--yes"],
+    ] {
+        let refused = app.run(arguments).await;
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {told}");
+        assert!(told.contains("IDEXA takes one webhook of this type"), "{told}");
+    }
+    // One goes, and the other takes its place in the same step.
+    file(&json!([document("other", "document.finished")]));
+    app.ok(&["subscription", "apply", "all.json", "--prune", "--yes", "--no-wait"]).await;
+    let listed = app.json(&["subscription", "list"]).await;
+    assert_eq!((listed.len(), listed[0]["id"].as_str()), (1, Some(&*other)));
+    assert_ne!(first, other);
+
+    // Two that are there together, from before there was such a rule, can still be mended.
+    app.subscribe(document("third", "batch.completed")).await;
+    app.sql("UPDATE subscriptions SET document = replace(document, 'batch.completed', 'document.finished')")
+        .await;
+    app.ok(&["subscription", "update", &other, "--name", "renamed", "--no-wait"]).await;
+}

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::Preset;
-use super::import::{Field, Take, at};
+use super::fields::{Field, Take};
+use super::import::at;
 use crate::domain::fault::Fault;
 
 /// The fault by the platform's name of the field; as it is where the object has none for it.
