@@ -111,6 +111,8 @@ impl Planner<'_> {
     async fn action(&mut self, origin: &str, document: Value) -> Result<Planned, Failure> {
         let (there, unclear) = match self.find(&document).await? {
             Ok(there) => (there, None),
+            // One of several: which secrets it stands for cannot be told.
+            Err(fault) if document["name"].is_string() => return Ok(Err(vec![fault])),
             Err(fault) => (None, Some(fault)),
         };
         let known_id = there.as_ref().and_then(|there| there.spec.id.as_deref()).or(document["id"].as_str());
