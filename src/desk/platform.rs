@@ -149,7 +149,11 @@ impl Desk {
     ) -> Result<Option<(Planned, u64)>, Refused> {
         let is_updated = preset.rules.second == Some(Second::Update);
         for tried in 1.. {
-            let planned = self.plan_objects(preset, tenant, vec![object.clone()]).await?;
+            let planned = match self.plan_objects(preset, tenant, vec![object.clone()]).await {
+                // The one that was to be updated is gone meanwhile.
+                Err(Refused::Second { .. }) if is_updated && tried < TRIES => continue,
+                planned => planned?,
+            };
             let mut planned = planned.map_err(|faulty| {
                 Refused::Faults(faulty.into_iter().flat_map(|(_, faults)| faults).collect())
             })?;
