@@ -1,4 +1,5 @@
-//! The HTTP server itself: a bounded number of connections, and none that keeps its place by sending slowly.
+//! The HTTP server itself: a bounded number of connections, and none that keeps its place by sending or
+//! reading slowly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use super::outlet::Outlet;
+
 /// Bounds of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Connections {
@@ -20,6 +23,8 @@ pub struct Connections {
     pub max: usize,
     /// How long a request's head may take, and how long a connection may be idle between requests.
     pub header_timeout: Duration,
+    /// How long an answer may take to be read.
+    pub answer_timeout: Duration,
 }
 
 /// Longest head of a request, all headers together.
@@ -62,6 +67,7 @@ pub(super) async fn serve(
         };
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
+        let stream = Outlet::new(stream, connections.answer_timeout);
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let until = stop.clone();
         tasks.spawn(async move {

@@ -4,6 +4,7 @@
 //! are made from that list. What an operation does is in `desk`; here is only how requests come and answers look.
 
 mod audit;
+mod creation;
 mod dead_letters;
 mod door;
 mod events;
@@ -11,6 +12,7 @@ mod health;
 mod listener;
 pub mod openapi;
 mod operation;
+mod outlet;
 mod problem;
 mod request;
 mod subscriptions;

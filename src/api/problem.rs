@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::desk::Refused;
 use crate::domain::fault::Fault;
+use crate::domain::preset::Second;
 
 /// An answer that is not what was asked for.
 #[derive(Debug)]
@@ -114,6 +115,18 @@ impl From<Refused> for Problem {
             }
             Refused::Conflict { hint, .. } => {
                 Problem::new(StatusCode::CONFLICT, "conflict", "does not fit what is there", text).hint(hint)
+            }
+            Refused::Second { preset, id } => {
+                let hint = match preset.rules.second {
+                    Some(Second::Update) => format!(
+                        "change it with `PATCH /v1/subscriptions/{id}`, or set it up with `?preset={}`",
+                        preset.name
+                    ),
+                    Some(Second::Refuse) | None => {
+                        format!("remove it first: `DELETE /v1/subscriptions/{id}`")
+                    }
+                };
+                Problem::new(StatusCode::CONFLICT, "second", "one is there already", text).hint(hint)
             }
             Refused::Failed(error) => {
                 // The chain may name hosts and files: it is for the log.

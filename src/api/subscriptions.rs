@@ -5,10 +5,9 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tracing::warn;
-use zeroize::Zeroizing;
 
+use super::creation;
 use super::operation::{
     Answer, Call, Operation, answers, answers_page, handler, in_query, json_answer, shared, takes,
 };
@@ -16,21 +15,21 @@ use super::problem::Problem;
 use super::request::{self, IfMatch, Query, read_json, read_optional};
 use crate::desk::subscriptions::{Changed, Wanted};
 use crate::desk::trial::Load;
-use crate::desk::{Desk, Refused, now_ms};
+use crate::desk::{Desk, Refused};
 use crate::domain::fault::Fault;
 use crate::domain::key::Scope;
 use crate::domain::name::{EventType, SubscriptionId, Tenant};
 use crate::domain::secret::Secret;
 use crate::domain::spec::Overlap;
 use crate::domain::subscription::SubscriptionSpec;
-use crate::store::{Given, KeptAnswer, SaveError, Versioned};
+use crate::store::Versioned;
 
-const COLLECTION: &str = "/v1/subscriptions";
+pub(super) const COLLECTION: &str = "/v1/subscriptions";
 const ONE: &str = "/v1/subscriptions/{id}";
 const LIMIT_MAX: u32 = 500;
 /// How long a replaced secret signs along when nobody says.
 const OVERLAP_S: u32 = 86_400;
-const JSON: &[&str] = &["application/json"];
+pub(super) const JSON: &[&str] = &["application/json"];
 
 pub(super) fn operations() -> Vec<Operation> {
     let example = json!({ "subscription": { "value": {
@@ -103,27 +102,7 @@ pub(super) fn operations() -> Vec<Operation> {
             is_change: false,
             handler: handler!(list),
         },
-        Operation {
-            id: "createSubscription",
-            method: Method::POST,
-            path: COLLECTION,
-            scope: Scope::Write,
-            summary: "Add a subscription",
-            description: "Without `signatures` a `standard` secret is made and answered as `secret`, this once. With \
-                `Idempotency-Key` the same request is answered the same for a day, and made once.",
-            parameters: vec![shared("idempotencyKey"), shared("prefer")],
-            body: Some(takes("NewSubscription", true, example.clone())),
-            answers: vec![(201, {
-                let mut answer = with_tag("The new subscription, with its secret if one was made");
-                answer["content"]["application/json"]["schema"]["$ref"] =
-                    json!("#/components/schemas/CreatedSubscription");
-                answer["headers"]["Location"] = json!({ "schema": { "type": "string" } });
-                answer
-            })],
-            problems: vec![408, 409, 413, 415, 422],
-            is_change: true,
-            handler: handler!(create),
-        },
+        creation::operation(example.clone(), with_tag),
         {
             let get = one(
                 "getSubscription",
@@ -235,69 +214,6 @@ async fn list(call: Call) -> Answer {
     let page = call.v1.desk.list_subscriptions(&call.caller, &wanted).await?;
     let data = page.items.iter().map(shown).collect::<Result<Vec<Value>, Problem>>()?;
     Ok(json_answer(StatusCode::OK, &json!({ "data": data, "next_cursor": page.next })))
-}
-
-async fn create(call: Call) -> Answer {
-    let Call { v1, caller, request, .. } = call;
-    let key = request::idempotency_key(request.headers())?;
-    let wait = request::prefers_wait(request.headers());
-    let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
-    let (document, body) = read_json(&v1, request, JSON).await?;
-    let digest: [u8; 32] =
-        Sha256::new().chain_update(target).chain_update([0]).chain_update(&body.bytes).finalize().into();
-    if let Some(key) = &key
-        && let Some(given) =
-            v1.desk.store.kept_answer(&caller.actor, key, now_ms()).await.map_err(Refused::from)?
-    {
-        return again(&given, &digest);
-    }
-    let new = v1.desk.prepare(&caller, document, &jiff::Timestamp::now().to_string())?;
-    let mut answer = shown(&new.spec)?;
-    if let Some(secret) = &new.secret {
-        answer["secret"] = json!(secret.expose());
-    }
-    let answer = Zeroizing::new(answer.to_string().into_bytes());
-    let kept = key.as_ref().map(|key| KeptAnswer {
-        actor: caller.actor.clone(),
-        key: key.clone(),
-        request: digest,
-        answer: answer.clone(),
-        at_ms: now_ms(),
-    });
-    let counter = match v1.desk.add(&caller, std::slice::from_ref(&new), kept).await {
-        Ok(counter) => counter,
-        // Of two that came together the other was first.
-        Err(SaveError::Repeated) => {
-            let key = key.unwrap_or_default();
-            let given =
-                v1.desk.store.kept_answer(&caller.actor, &key, now_ms()).await.map_err(Refused::from)?;
-            let given = given.ok_or_else(|| Problem::unavailable("the answer given before is gone"))?;
-            return again(&given, &digest);
-        }
-        Err(error) => return Err(Refused::from(error).into()),
-    };
-    let is_waited_for = spread(&v1.desk, counter, wait).await;
-    let mut response = created(&answer, counter)?;
-    note_wait(&mut response, is_waited_for);
-    Ok(response)
-}
-
-/// The answer that was given before, if this is the request it was given to.
-fn again(given: &Given, digest: &[u8; 32]) -> Answer {
-    if given.request == *digest {
-        return created(&given.answer, given.version);
-    }
-    let fault = Fault::new("", "is another than the one this `Idempotency-Key` was sent with before");
-    Err(Problem::faults(vec![fault.hint("choose a new key for a new request")]))
-}
-
-fn created(answer: &[u8], version: u64) -> Answer {
-    let value: Value = serde_json::from_slice(answer).map_err(|error| Refused::Failed(error.into()))?;
-    let mut response = json_answer(StatusCode::CREATED, &value);
-    let id = value["id"].as_str().unwrap_or_default();
-    set(&mut response, header::LOCATION, &format!("{COLLECTION}/{id}"));
-    set(&mut response, header::ETAG, &request::etag(version));
-    Ok(response)
 }
 
 async fn show(call: Call) -> Answer {
@@ -424,12 +340,12 @@ async fn over(
 }
 
 /// A subscription as it is answered.
-fn shown(spec: &SubscriptionSpec) -> Result<Value, Problem> {
+pub(super) fn shown(spec: &SubscriptionSpec) -> Result<Value, Problem> {
     serde_json::to_value(spec.masked()).map_err(|error| Refused::Failed(error.into()).into())
 }
 
 /// Tells every process; whether all use the change now.
-async fn spread(desk: &Desk, counter: u64, wait: bool) -> bool {
+pub(super) async fn spread(desk: &Desk, counter: u64, wait: bool) -> bool {
     match desk.spread(counter, wait).await {
         Some(warning) => {
             warn!("{warning}");
@@ -446,13 +362,13 @@ fn tell(response: &mut Response, changed: &Changed, wait: bool) {
     note_wait(response, wait && changed.warning.is_none());
 }
 
-fn note_wait(response: &mut Response, is_waited_for: bool) {
+pub(super) fn note_wait(response: &mut Response, is_waited_for: bool) {
     if is_waited_for {
         response.headers_mut().insert("preference-applied", HeaderValue::from_static("wait"));
     }
 }
 
-fn set(response: &mut Response, name: header::HeaderName, value: &str) {
+pub(super) fn set(response: &mut Response, name: header::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }

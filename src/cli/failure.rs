@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::config;
 use crate::desk::Refused;
 use crate::domain::fault::Fault;
+use crate::domain::preset::Second;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone)]
@@ -117,6 +118,12 @@ impl From<Refused> for Failure {
                 Failure::world(text).hint("nothing was written; look at it again and repeat the change")
             }
             Refused::Conflict { hint, .. } => Failure::world(text).hint(hint),
+            Refused::Second { preset, id } => Failure::world(text).hint(match preset.rules.second {
+                Some(Second::Update) => format!("change it: `paperboy subscription update {id}`"),
+                Some(Second::Refuse) | None => {
+                    format!("remove it first: `paperboy subscription remove {id}`")
+                }
+            }),
             Refused::Failed(error) => Failure::from(error),
         }
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
 
@@ -14,6 +14,8 @@ use crate::domain::secret::Secret;
 
 /// A little longer than the API gives itself by default.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest answer that is read: more than a page of 500 documents of the usual largest size.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// Entries asked for at once.
 const PAGE: u32 = 500;
 
@@ -22,6 +24,20 @@ pub(super) struct Remote {
     client: reqwest::Client,
     url: Url,
     key: Option<Secret>,
+}
+
+/// What became of a platform's object.
+pub(super) struct SetUp {
+    pub(super) id: String,
+    pub(super) is_new: bool,
+    pub(super) answer: Value,
+}
+
+/// An answer that is no problem.
+struct Answered {
+    status: StatusCode,
+    location: String,
+    text: String,
 }
 
 /// What an action on dead letters did, all its requests together.
@@ -85,6 +101,25 @@ impl Remote {
         let request = waiting(self.request(Method::POST, "/v1/subscriptions"), wait)
             .header("idempotency-key", uuid::Uuid::new_v4().to_string());
         self.json(request.header(CONTENT_TYPE, JSON).body(document.to_string())).await
+    }
+
+    /// Sets up a platform's own configuration object; asked twice for whatever reason, it is done once.
+    pub(super) async fn set_up(
+        &self,
+        preset: &str,
+        tenant: Option<&str>,
+        object: &Value,
+        wait: bool,
+    ) -> Result<SetUp, Failure> {
+        let mut url = self.address("/v1/subscriptions");
+        url.query_pairs_mut().append_pair("preset", preset);
+        url.query_pairs_mut().extend_pairs(tenant.map(|tenant| ("tenant", tenant)));
+        let request = waiting(self.keyed(self.client.post(url)), wait)
+            .header("idempotency-key", uuid::Uuid::new_v4().to_string());
+        let response = self.send(request.header(CONTENT_TYPE, JSON).body(object.to_string())).await?;
+        let id = response.location.rsplit('/').next().unwrap_or_default().to_owned();
+        let answer = serde_json::from_str(&response.text).map_err(|_| self.strange())?;
+        Ok(SetUp { id, is_new: response.status == StatusCode::CREATED, answer })
     }
 
     pub(super) async fn change_subscription(
@@ -197,17 +232,30 @@ impl Remote {
     }
 
     async fn text(&self, request: RequestBuilder) -> Result<String, Failure> {
+        Ok(self.send(request).await?.text)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Answered, Failure> {
         let away = |error: reqwest::Error| {
             // Its own words would repeat the address, with whatever stands in it.
             let why = if error.is_timeout() { "no answer in time" } else { "no connection" };
             Failure::world(format!("the API at `{}` cannot be asked: {why}", self.shown()))
                 .hint("is `paperboy serve` running there? `--api` and PAPERBOY_API name it")
         };
-        let response = request.send().await.map_err(away)?;
+        let mut response = request.send().await.map_err(away)?;
         let status = response.status();
-        let text = response.text().await.map_err(away)?;
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.unwrap_or_default().to_owned();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(away)? {
+            if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(self.strange());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        let text = String::from_utf8(bytes).map_err(|_| self.strange())?;
         if status.is_success() {
-            return Ok(text);
+            return Ok(Answered { status, location, text });
         }
         match serde_json::from_str::<Value>(&text) {
             Ok(problem) if problem["title"].is_string() => Err(refused(status, &problem)),

@@ -269,6 +269,7 @@ impl Process {
             let connections = api::Connections {
                 max: self.config.api.connections_max.into(),
                 header_timeout: Duration::from_secs(self.config.api.header_timeout_s.into()),
+                answer_timeout: Duration::from_secs(self.config.api.timeout_s.into()),
             };
             tasks.spawn(api::serve(listener, state, connections, background.clone()));
             info!("listening on http://{address}");

@@ -104,6 +104,7 @@ fn word(finding: &Finding) -> &'static str {
         Finding::Wrong(TopologyError::Mismatch { .. }) => "DIFFERENT",
         Finding::Wrong(TopologyError::Missing { .. }) => "MISSING",
         Finding::Wrong(TopologyError::Denied { .. }) => "NOT ALLOWED",
+        Finding::Wrong(TopologyError::Stream { .. }) => "A STREAM",
         Finding::Wrong(TopologyError::Connection(_)) => "UNKNOWN",
     }
 }

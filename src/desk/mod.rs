@@ -9,6 +9,7 @@ pub mod caller;
 pub mod dead;
 pub mod events;
 pub mod keys;
+pub mod platform;
 pub mod subscriptions;
 pub mod trial;
 
@@ -23,6 +24,7 @@ pub use self::caller::Caller;
 use crate::broker::{Broker, Outgoing, Target, Unconfirmed};
 use crate::domain::fault::Fault;
 use crate::domain::outcome::Answer;
+use crate::domain::preset::{self, Preset};
 use crate::domain::request::Request;
 use crate::domain::subscription::SubscriptionSpec;
 use crate::http::Transport;
@@ -97,6 +99,9 @@ pub enum Refused {
     /// It does not fit what is there.
     #[error("{message}")]
     Conflict { message: String, hint: &'static str },
+    /// Its platform lets a customer have one, and this one is there.
+    #[error("{}", preset::too_many(preset, id))]
+    Second { preset: &'static Preset, id: String },
     /// The store or the broker does not do its part.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
@@ -130,6 +135,7 @@ impl From<SaveError> for Refused {
             SaveError::TooMany { .. } => {
                 Refused::Conflict { message, hint: "remove some first, or raise `limits.subscriptions_max`" }
             }
+            SaveError::Second { preset, id } => Refused::Second { preset, id },
             SaveError::Repeated => Refused::Conflict { message, hint: "look at what is there" },
             SaveError::Changed { id } => Refused::Stale { what: "subscription", id },
             SaveError::Missing { id } => Refused::subscription(&id),

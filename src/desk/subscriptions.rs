@@ -25,13 +25,9 @@ impl New {
     /// # Errors
     /// The system gave no random bytes; within, every fault of the document.
     pub fn complete(document: Value, now: &str) -> anyhow::Result<Result<New, Vec<Fault>>> {
-        let mut spec = match SubscriptionSpec::read(document) {
-            Ok(spec) => spec,
-            Err(faults) => return Ok(Err(faults)),
-        };
-        let id_is_made = spec.id.is_none();
-        let made = spec.complete(SubscriptionId::from_random(random()?), now, random()?);
-        Ok(made.and_then(|secret| spec.check().map(|_| New { spec, secret, id_is_made })))
+        let id_is_made = document.get("id").is_none_or(Value::is_null);
+        let made = SubscriptionSpec::make(document, SubscriptionId::from_random(random()?), now, random()?);
+        Ok(made.map(|(spec, secret)| New { spec, secret, id_is_made }))
     }
 
     /// The line of the audit for it.

@@ -40,12 +40,11 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// Refuses rules that could not be kept; called once, when a subscription is made.
-    pub fn check(&self) -> Result<(), RetryFault> {
-        if !(0.0..=1.0).contains(&self.jitter) {
-            return Err(RetryFault::Jitter);
-        }
-        self.policy.check()
+    /// Every rule that could not be kept; asked once, when a subscription is made.
+    pub fn faults(&self) -> Vec<RetryFault> {
+        let is_share = (0.0..=1.0).contains(&self.jitter);
+        let jitter = (!is_share).then_some(RetryFault::Jitter);
+        jitter.into_iter().chain(self.policy.faults()).collect()
     }
 }
 
@@ -99,36 +98,35 @@ impl RetryFault {
 }
 
 impl RetryPolicy {
-    /// Refuses zeros, more than [`ATTEMPTS_MAX`] attempts and any wait longer than [`WAIT_MAX`].
+    /// Zeros, more than [`ATTEMPTS_MAX`] attempts and any wait longer than [`WAIT_MAX`].
     ///
     /// A delay of 0 is refused because a failing receiver would be called a hundred times within a second.
-    pub fn check(&self) -> Result<(), RetryFault> {
-        match self {
+    pub fn faults(&self) -> Vec<RetryFault> {
+        let found = match self {
             RetryPolicy::Exponential { base, unit_s, max_attempts } => {
-                at_least_one("base", *base)?;
-                at_least_one("unit_s", *unit_s)?;
-                check_attempts(*max_attempts)?;
-                let longest =
-                    u64::from(*base).saturating_pow(max_attempts - 1).saturating_mul(u64::from(*unit_s));
-                // A single attempt never waits.
-                if *max_attempts > 1 { check_wait("base", longest) } else { Ok(()) }
+                let attempts = attempts_fault("max_attempts", u64::from(*max_attempts));
+                // A single attempt never waits; of a number that is wrong itself no wait follows.
+                let waits = (*max_attempts).saturating_sub(1);
+                let longest = u64::from(*base).saturating_pow(waits).saturating_mul(u64::from(*unit_s));
+                let too_long =
+                    if waits > 0 && attempts.is_none() { wait_fault("base", longest) } else { None };
+                [zero("base", *base), zero("unit_s", *unit_s), attempts, too_long]
             }
-            RetryPolicy::Fixed { delay_s, max_attempts } => {
-                at_least_one("delay_s", *delay_s)?;
-                check_attempts(*max_attempts)?;
-                check_wait("delay_s", u64::from(*delay_s))
-            }
-            RetryPolicy::List { delays_s } => {
-                let Some(longest) = delays_s.iter().max() else { return Err(RetryFault::NoDelays) };
-                if delays_s.len() as u64 + 1 > u64::from(ATTEMPTS_MAX) {
-                    let attempts = delays_s.len() as u64 + 1;
-                    return Err(RetryFault::TooManyAttempts { field: "delays_s", attempts });
-                }
-                delays_s.iter().try_for_each(|delay_s| at_least_one("delays_s", *delay_s))?;
-                check_wait("delays_s", u64::from(*longest))
-            }
-            RetryPolicy::None => Ok(()),
-        }
+            RetryPolicy::Fixed { delay_s, max_attempts } => [
+                zero("delay_s", *delay_s),
+                attempts_fault("max_attempts", u64::from(*max_attempts)),
+                wait_fault("delay_s", u64::from(*delay_s)),
+                None,
+            ],
+            RetryPolicy::List { delays_s } => [
+                delays_s.is_empty().then_some(RetryFault::NoDelays),
+                attempts_fault("delays_s", delays_s.len() as u64 + 1),
+                delays_s.iter().find_map(|delay_s| zero("delays_s", *delay_s)),
+                wait_fault("delays_s", u64::from(delays_s.iter().copied().max().unwrap_or(0))),
+            ],
+            RetryPolicy::None => [None; 4],
+        };
+        found.into_iter().flatten().collect()
     }
 
     /// How many attempts there are in all.
@@ -161,20 +159,20 @@ impl RetryPolicy {
     }
 }
 
-fn at_least_one(field: &'static str, value: u32) -> Result<(), RetryFault> {
-    if value == 0 { Err(RetryFault::Zero { field }) } else { Ok(()) }
+fn zero(field: &'static str, value: u32) -> Option<RetryFault> {
+    (value == 0).then_some(RetryFault::Zero { field })
 }
 
-fn check_attempts(attempts: u32) -> Result<(), RetryFault> {
-    at_least_one("max_attempts", attempts)?;
-    if attempts > ATTEMPTS_MAX {
-        return Err(RetryFault::TooManyAttempts { field: "max_attempts", attempts: u64::from(attempts) });
+fn attempts_fault(field: &'static str, attempts: u64) -> Option<RetryFault> {
+    match attempts {
+        0 => Some(RetryFault::Zero { field }),
+        _ if attempts > u64::from(ATTEMPTS_MAX) => Some(RetryFault::TooManyAttempts { field, attempts }),
+        _ => None,
     }
-    Ok(())
 }
 
-fn check_wait(field: &'static str, wait_s: u64) -> Result<(), RetryFault> {
-    if wait_s > u64::from(WAIT_MAX) { Err(RetryFault::TooLong { field, wait_s }) } else { Ok(()) }
+fn wait_fault(field: &'static str, wait_s: u64) -> Option<RetryFault> {
+    (wait_s > u64::from(WAIT_MAX)).then_some(RetryFault::TooLong { field, wait_s })
 }
 
 /// What to do besides giving up when the receiver answers 410.
@@ -404,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_asks_for_too_much_is_refused() {
-        let fault = |policy: RetryPolicy| policy.check().unwrap_err();
+        let fault = |policy: RetryPolicy| policy.faults()[0];
         assert_eq!(
             fault(exponential(2, 1, 18)),
             RetryFault::TooLong { field: "base", wait_s: u64::from(WAIT_MAX) + 1 }
@@ -424,26 +422,39 @@ mod tests {
         for policy in
             [exponential(0, 1, 2), exponential(2, 0, 2), exponential(2, 1, 0), fixed(0, 2), fixed(1, 0)]
         {
-            assert!(matches!(policy.check(), Err(RetryFault::Zero { .. })), "{policy:?}");
+            assert!(matches!(policy.faults()[..], [RetryFault::Zero { .. }]), "{policy:?}");
         }
-        assert_eq!(RetryPolicy::List { delays_s: vec![] }.check(), Err(RetryFault::NoDelays));
+        assert_eq!(RetryPolicy::List { delays_s: vec![] }.faults(), [RetryFault::NoDelays]);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once() {
+        let fields = |retry: Retry| retry.faults().iter().map(RetryFault::field).collect::<Vec<_>>();
+        let broken = |policy| Retry { jitter: 2.0, ..with(policy) };
+        assert_eq!(fields(broken(exponential(0, 0, 101))), ["jitter", "base", "unit_s", "max_attempts"]);
+        assert_eq!(fields(broken(exponential(9, 1, 101))), ["jitter", "max_attempts"]);
+        assert_eq!(fields(broken(fixed(WAIT_MAX + 1, 0))), ["jitter", "max_attempts", "delay_s"]);
+        assert_eq!(
+            fields(broken(RetryPolicy::List { delays_s: vec![0; 100] })),
+            ["jitter", "delays_s", "delays_s"]
+        );
     }
 
     #[test]
     fn the_longest_schedules_are_accepted() {
         let longest = RetryPolicy::List { delays_s: vec![WAIT_MAX; 99] };
         for policy in [exponential(2, 1, 17), exponential(1, WAIT_MAX, 100), fixed(WAIT_MAX, 100), longest] {
-            assert_eq!(policy.check(), Ok(()), "{policy:?}");
+            assert_eq!(policy.faults(), [], "{policy:?}");
         }
-        assert_eq!(exponential(u32::MAX, 1, 1).check(), Ok(()), "a single attempt never waits");
+        assert_eq!(exponential(u32::MAX, 1, 1).faults(), [], "a single attempt never waits");
     }
 
     #[test]
     fn jitter_is_a_share() {
         for jitter in [-0.1, 1.1, f32::NAN, f32::INFINITY] {
-            assert_eq!(Retry { jitter, ..Retry::default() }.check(), Err(RetryFault::Jitter));
+            assert_eq!(Retry { jitter, ..Retry::default() }.faults(), [RetryFault::Jitter]);
         }
-        assert_eq!(Retry { jitter: 1.0, ..Retry::default() }.check(), Ok(()));
+        assert_eq!(Retry { jitter: 1.0, ..Retry::default() }.faults(), []);
     }
 
     #[test]
@@ -467,7 +478,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_accepted_policy_is_kept_to_the_unit(policy in any_policy()) {
-            if policy.check().is_ok() {
+            if policy.faults().is_empty() {
                 let (waits, last) = schedule(&with(policy.clone()));
                 prop_assert_eq!(last, Verdict::Dead(Reason::Exhausted));
                 prop_assert_eq!(waits.len() as u32 + 1, policy.max_attempts());

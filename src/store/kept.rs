@@ -107,6 +107,6 @@ pub(super) async fn insert(
 }
 
 /// What an answer is sealed for. Neither part holds a NUL.
-fn record_name(actor: &str, key: &str) -> Vec<u8> {
+pub(super) fn record_name(actor: &str, key: &str) -> Vec<u8> {
     format!("answer\0{actor}\0{key}").into_bytes()
 }

@@ -24,6 +24,7 @@ mod postgres;
 pub mod replays;
 pub mod rotation;
 mod sealing;
+mod seconds;
 mod sqlite;
 mod statement;
 pub mod status;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use zeroize::Zeroizing;
 
 use super::pool::Session;
-use super::{Store, Write, count, dead, meta, subscriptions};
+use super::{Store, Write, count, dead, kept, meta, subscriptions};
 use crate::domain::seal::{SealFault, SealKey};
 
 /// Records to a transaction: others write in between.
@@ -46,8 +46,13 @@ impl Store {
                 .bind(&mark)
                 .fetch_value()
                 .await?;
+            let answers: i64 = snapshot
+                .query("SELECT count(*) FROM kept_answers WHERE substr(answer, 1, 7) <> $1")
+                .bind(&mark)
+                .fetch_value()
+                .await?;
             snapshot.commit().await?;
-            Ok::<u64, sqlx::Error>(count(subscriptions) + count(letters))
+            Ok::<u64, sqlx::Error>(count(subscriptions) + count(letters) + count(answers))
         };
         counted.await.context("could not count what is sealed in the store")
     }
@@ -79,6 +84,11 @@ impl Store {
         }
         let mut after = i64::MIN;
         while let Some(last) = self.letters_anew(after, &mut resealed).await.context(FAILED)? {
+            after = last;
+            progress(resealed.records);
+        }
+        let mut after = (String::new(), String::new());
+        while let Some(last) = self.answers_anew(&after, &mut resealed).await.context(FAILED)? {
             after = last;
             progress(resealed.records);
         }
@@ -153,6 +163,47 @@ impl Store {
                 }
             }
             last = Some(id);
+        }
+        write.commit().await?;
+        Ok(last)
+    }
+
+    /// The next batch of kept answers; its last actor and key.
+    async fn answers_anew(
+        &self,
+        after: &(String, String),
+        resealed: &mut Resealed,
+    ) -> anyhow::Result<Option<(String, String)>> {
+        let newest = self.keys().newest();
+        let mut write = self.begin_sealed_write().await?;
+        let rows = write
+            .query(
+                "SELECT actor, key, answer FROM kept_answers
+                 WHERE (actor, key) > ($1, $2) AND substr(answer, 1, 7) <> $3
+                 ORDER BY actor, key LIMIT $4",
+            )
+            .bind(&after.0)
+            .bind(&after.1)
+            .bind(newest.mark())
+            .bind(BATCH)
+            .fetch_all()
+            .await?;
+        let mut last = None;
+        for row in rows {
+            let (actor, key): (String, String) = (row.get("actor")?, row.get("key")?);
+            let sealed: Vec<u8> = row.get("answer")?;
+            match self.anew(newest, &kept::record_name(&actor, &key), &sealed)? {
+                Ok(anew) => {
+                    // Another may have taken its place after a day.
+                    let update = write.query(
+                        "UPDATE kept_answers SET answer = $1 WHERE actor = $2 AND key = $3 AND answer = $4",
+                    );
+                    let update = update.bind(anew).bind(&actor).bind(&key).bind(sealed);
+                    resealed.records += update.execute().await?;
+                }
+                Err(fault) => drop(resealed.broken.insert(format!("kept answer of `{actor}`: {fault}"))),
+            }
+            last = Some((actor, key));
         }
         write.commit().await?;
         Ok(last)

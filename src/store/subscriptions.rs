@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 use super::audit::{self, Note};
 use super::kept::{self, KeptAnswer};
 use super::pool::Session;
-use super::{Store, Write, changes};
+use super::{Store, Write, changes, seconds};
 use crate::domain::name::{SubscriptionId, Tenant};
+use crate::domain::preset::{self, Preset};
 use crate::domain::spec::SubscriptionSpec;
 use crate::domain::subscription::DisabledBy;
 
@@ -26,6 +27,9 @@ pub enum SaveError {
     Changed { id: String },
     #[error("there is no subscription `{id}`")]
     Missing { id: String },
+    /// Its platform lets a customer have one, and this one is there.
+    #[error("{}", preset::too_many(preset, id))]
+    Second { preset: &'static Preset, id: String },
     #[error("tenant `{tenant}` would have more than {max} subscriptions")]
     TooMany { tenant: String, max: u32 },
     /// The answer to this request is kept already: it was made before.
@@ -148,6 +152,7 @@ impl Store {
         {
             return Err(SaveError::Repeated);
         }
+        seconds::refuse(&mut write, &added, &changed, &[]).await?;
         for (row, over) in &rows {
             let id = || row.id.clone();
             match over {

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use metrics::{Counter, Histogram};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::defer::Cause;
 use crate::broker::{Message, Tags};
@@ -12,7 +12,6 @@ use crate::domain::event::Event;
 use crate::domain::outcome::{Answer, Outcome};
 use crate::domain::request::BuildError;
 use crate::domain::retry::{Reason, Verdict};
-use crate::domain::source::Source;
 use crate::domain::subscription::Subscription;
 
 fn id(tags: &Tags) -> &str {
@@ -150,17 +149,6 @@ pub(super) fn not_matched_disabled(event: &Event<'_>, subscription: &Subscriptio
 pub(super) fn forwarded(source: &str, ending: &'static str) {
     metrics::counter!("paperboy_source_messages_total", "source" => source.to_owned(), "ending" => ending)
         .increment(1);
-}
-
-/// A source reads a stream, whose place nobody keeps.
-pub(super) fn source_is_a_stream(source: &Source) {
-    error!(
-        source = source.name,
-        "source `{}` reads the stream `{}`: what is published while no process runs is not forwarded; give the source a \
-         queue of its own that is bound to the same exchange",
-        source.name,
-        source.queue
-    );
 }
 
 /// A message of a source is an event now.

@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::fresh::ORIGINAL_BYTES_MAX;
 use super::settle::confirmed;
 use super::{clock, fresh, report};
 use crate::broker::{Broker, Message, Outgoing, Tags, Taken, Target};
@@ -30,9 +29,6 @@ pub struct Forwarder<B> {
     pub grace: Duration,
 }
 
-/// On every message of a stream (RabbitMQ's streams over AMQP 0-9-1).
-const STREAM_HEADER: &str = "\"header x-stream-offset\"";
-
 /// What a message became.
 enum Fate {
     Event,
@@ -45,13 +41,8 @@ impl<B: Broker> Forwarder<B> {
     pub async fn run(self, mut taken: mpsc::Receiver<Taken>) {
         let forwarder = Arc::new(self);
         let mut running = JoinSet::new();
-        let mut is_first = true;
         // Bounded by the prefetch.
         while let Some(taken) = taken.recv().await {
-            if is_first && taken.message.original.describe(ORIGINAL_BYTES_MAX).contains(STREAM_HEADER) {
-                report::source_is_a_stream(&forwarder.source);
-            }
-            is_first = false;
             running.spawn(Arc::clone(&forwarder).forward(taken));
             while running.try_join_next().is_some() {}
         }

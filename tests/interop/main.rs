@@ -227,6 +227,7 @@ async fn the_http_api_is_what_its_document_says() {
     app.subscribe(subscription("acme", "http://127.0.0.1:9/x")).await;
     let mut command = app.command_of(tools().join("venv/bin/st").to_str().unwrap());
     command.env("PYTHONPATH", root().join("tests/interop")).env("SCHEMATHESIS_HOOKS", "schemathesis_hooks");
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
     command.arg("run").arg(format!("http://127.0.0.1:{}/openapi.json", serve.port));
     command.args(["--header", &format!("Authorization: Bearer {key}"), "--checks", CHECKS]);
     command.args(["--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "20"]);

@@ -5,7 +5,7 @@ Usage: platforms.py, which prints {"port"} first, and then a JSON object a line 
   /user_update   Rossum's documented example: SHA-1 over the raw body in X-Elis-Signature, exactly two parts around "=",
                  the prefix "sha1", compare_digest, 401 otherwise; answers messages and operations, ZERO becomes 0.0
   /mindee        mindee's own check of a hex HMAC-SHA256 over the raw body, here of x-invofox-signature; 401 otherwise
-  /txscript      Rossum's txscript reads the body and answers what its hook would; needs Python 3.12
+  /txscript      Rossum's txscript reads the body and answers what its hook would
 """
 
 import hashlib
@@ -124,8 +124,6 @@ def mindee():
 
 @app.route("/txscript", methods=["POST"])
 def txscript():
-    if sys.version_info < (3, 12):
-        return jsonify({"skipped": "txscript needs Python 3.12"})
     from txscript import TxScript
 
     t = TxScript.from_payload(request.get_json())

@@ -6,9 +6,12 @@
 )]
 
 mod api;
+mod api_limits;
+mod api_subscriptions;
 mod apply;
 mod bad_input;
 mod bench;
+mod body_faults;
 mod broker;
 mod canary;
 mod cli;
@@ -23,6 +26,7 @@ mod fairness;
 mod faults;
 mod ops;
 mod platform_documents;
+mod platform_door;
 mod platform_snapshots;
 mod platforms;
 mod postgres;

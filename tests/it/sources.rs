@@ -35,6 +35,13 @@ impl Legacy {
         self.channel.queue_declare(self.name.as_str().into(), options, arguments).await.unwrap();
     }
 
+    async fn declare_stream(&self) {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        self.channel.queue_declare(self.name.as_str().into(), options, arguments).await.unwrap();
+    }
+
     async fn publish(&self, body: &[u8], properties: BasicProperties) {
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let properties = properties.with_delivery_mode(2);
@@ -239,6 +246,55 @@ async fn a_source_without_its_queue_stops_nothing_else_and_comes_back_by_itself(
     receiver.wait_for(4, 20).await;
     serve.stop().await;
     missing.delete().await;
+    there.delete().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_from_a_stream_and_the_source_says_why() {
+    let mut app = App::new();
+    let stream = Legacy::connect(&app, "stream").await;
+    let there = Legacy::connect(&app, "there").await;
+    stream.declare_stream().await;
+    there.declare("classic").await;
+    stream.publish(contract_fit("a", "acme", "before").as_bytes(), BasicProperties::default()).await;
+    app.configure(&(source("stream", &stream.name) + &source("there", &there.name)));
+    let receiver = Receiver::start(|_| Reply::status(204)).await;
+    let serve = app.serve("all").await;
+    app.subscribe(subscription("acme", &receiver.url("/:id"))).await;
+    let trouble = async || {
+        let (_, body) = serve.get("/readyz").await.unwrap();
+        let body: Value = serde_json::from_str(&body).unwrap();
+        body["troubles"]["sources"].as_str().unwrap_or_default().to_owned()
+    };
+    eventually("the stream is refused", 10, || async {
+        let trouble = trouble().await;
+        trouble.contains("source `stream` takes nothing: ")
+            && trouble.contains("bound to the same exchange")
+            && !trouble.contains("`there`")
+    })
+    .await;
+    assert_eq!(serve.metric("paperboy_source_up", "source=\"stream\"").await, 0.0);
+    // Whatever comes, nothing of it is forwarded, and nothing else is disturbed.
+    stream.publish(contract_fit("a", "acme", "after").as_bytes(), BasicProperties::default()).await;
+    there.publish(contract_fit("a", "acme", "queue").as_bytes(), BasicProperties::default()).await;
+    receiver.wait_for(1, 10).await;
+    let refused = app.run(&["source", "test", "--source", "stream"]).await;
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(WORLD), "{told}");
+    assert!(
+        told.contains("is a stream") && told.contains("hint: give the source a queue of its own"),
+        "{told}"
+    );
+
+    // A queue in its place is taken from, without a restart.
+    stream.channel.queue_delete(stream.name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    stream.declare("quorum").await;
+    stream.publish(contract_fit("a", "acme", "then").as_bytes(), BasicProperties::default()).await;
+    let paths: BTreeSet<String> = receiver.wait_for(2, 30).await.into_iter().map(|hit| hit.path).collect();
+    assert_eq!(paths, BTreeSet::from(["/queue".to_owned(), "/then".to_owned()]));
+    assert_eq!(trouble().await, "");
+    serve.stop().await;
+    stream.delete().await;
     there.delete().await;
 }
 

@@ -141,11 +141,13 @@ async fn a_process_with_another_store_consumes_nothing_and_says_why() {
     eventually("it says why", 15, why).await;
     let amqp = app.amqp().await;
     amqp.publish("a.b", &event("evt_1", "acme", "a.b"), BasicProperties::default()).await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     amqp.publish_to_queue("dead.events", b"{}", BasicProperties::default()).await;
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    assert_eq!(amqp.ready("events").await, Some(1), "nothing is taken");
-    assert_eq!(amqp.ready("dead.events").await, Some(1), "no letter is put into the wrong store");
+    for queue in ["events", "dead.events"] {
+        eventually("it is there to be taken", 10, async || amqp.ready(queue).await == Some(1)).await;
+    }
+    // Nobody who could take is there, however long one waits.
+    assert_eq!(amqp.consumers("events").await, Some(0), "nothing is taken");
+    assert_eq!(amqp.consumers("dead.events").await, Some(0), "no letter is put into the wrong store");
     assert!(!stranger.is_ready().await);
     stranger.stop().await;
 }
@@ -207,7 +209,7 @@ async fn a_change_that_redis_missed_is_posted_with_the_next_one() {
     receiver.wait_for(1, 10).await;
     redis.command(&["CLIENT", "PAUSE", "1500", "ALL"]).await;
     add("acme", "/second").await;
-    tokio::time::sleep(std::time::Duration::from_millis(1600)).await;
+    eventually("the pause is over", 10, || redis.answers()).await;
     add("beta", "/beta").await;
     let both = || async {
         amqp.publish("a.b", &event(&crate::support::unique(), "acme", "a.b"), BasicProperties::default())
@@ -258,10 +260,12 @@ async fn a_store_older_than_redis_takes_nothing_until_somebody_decides() {
     let why = || async { serve.get("/readyz").await.is_some_and(|(_, body)| body.contains("older")) };
     eventually("it says why", 15, why).await;
     // Several polls of Redis alone pass between two comparisons with the store.
-    for _ in 0..15 {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let before = redis.calls("mget").await;
+    eventually("Redis was asked again and again", 15, async || {
         assert!(why().await, "forgotten before anything was put right");
-    }
+        redis.calls("mget").await >= before + 12
+    })
+    .await;
     redis.command(&["DEL", &format!("{}:changes", app.prefix)]).await;
     eventually("ready once our keys are made anew", 15, || serve.is_ready()).await;
     serve.stop().await;

@@ -49,6 +49,7 @@ on_both_engines! {
     the_store_says_which_key_of_several_seals,
     a_changed_key_is_used_by_processes_that_were_running,
     sealing_anew_that_was_cut_off_goes_on_where_it_ended,
+    a_kept_answer_is_given_again_after_the_key_it_was_sealed_with_is_gone,
     a_record_that_no_key_opens_is_left_and_named,
     a_store_of_a_newer_version_is_not_touched,
     changes_that_are_pending_are_told_and_made_by_migrating,
@@ -942,6 +943,30 @@ async fn a_changed_key_is_used_by_processes_that_were_running(home: Home) {
     assert_eq!(new.subscription(&id("sub_3")).await.unwrap().unwrap().enabled, Some(false));
     for row in new.dead_list(&DeadFilter { limit: 1_000, ..DeadFilter::default() }).await.unwrap() {
         assert_eq!(new.dead_show(row.id).await.unwrap().unwrap().headers, b"{}");
+    }
+}
+
+async fn a_kept_answer_is_given_again_after_the_key_it_was_sealed_with_is_gone(home: Home) {
+    home.migrate().await;
+    let both = home.open_with_new_key().await;
+    // More than one batch, of which two differ in one part of their name only.
+    let names = (0..120).map(|n| ("key:a".to_owned(), format!("k{n}")));
+    let names: Vec<(String, String)> = names.chain([("key:b".to_owned(), "k0".to_owned())]).collect();
+    for (place, (actor, key)) in names.iter().enumerate() {
+        let id = format!("sub_{place}");
+        let (actor, key, answer) = (actor.clone(), key.clone(), id.as_bytes().to_vec().into());
+        let answer = Some(KeptAnswer { actor, key, request: [1; 32], answer, at_ms: 10 });
+        both.save(Save { added: vec![spec("acme", &id)], answer, ..Save::default() }).await.unwrap();
+    }
+    both.change_key().await.unwrap();
+    assert_eq!(both.count_sealed_before().await.unwrap(), 2 * 121);
+    let resealed = both.seal_anew(|_| ()).await.unwrap();
+    assert_eq!((resealed.records, resealed.broken.len()), (2 * 121, 0), "{resealed:?}");
+    assert_eq!(both.count_sealed_before().await.unwrap(), 0);
+    let new = Store::open(&home.url, &new_key()).await.unwrap();
+    for (place, (actor, key)) in names.iter().enumerate() {
+        let given = new.kept_answer(actor, key, 20).await.unwrap().unwrap();
+        assert_eq!(&given.answer[..], format!("sub_{place}").as_bytes());
     }
 }
 

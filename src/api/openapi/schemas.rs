@@ -289,6 +289,19 @@ fn subscriptions(schemas: &mut Value) {
         json!({ "type": "string", "description": "the secret that was made, shown this once" });
     schemas["CreatedSubscription"] = with(json!(["id", "tenant", "events", "request"]), created);
     schemas["NewSubscription"] = with(json!(["events", "request"]), own);
+    schemas["PlatformObject"] =
+        json!({ "type": "object", "description": "with `preset`: that platform's own configuration object" });
+    schemas["PlatformRecord"] = json!({
+        "type": "object",
+        "description": "with `preset`: the object as the platform answers it, without credentials",
+        "properties": {
+            "not_taken": { "type": "array", "description": "what has no effect here", "items": {
+                "type": "object",
+                "required": ["field", "reason"],
+                "properties": { "field": { "type": "string" }, "reason": { "type": "string" } },
+            } },
+        },
+    });
     schemas["SubscriptionPatch"] =
         json!({ "type": "object", "description": "any members of a subscription" });
 }

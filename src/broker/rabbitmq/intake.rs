@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use super::link::{Link, Pauses};
 use super::topology::Topology;
 use super::window::{Change, Window};
-use super::{acknowledger, codec};
+use super::{acknowledger, codec, stream};
 use crate::broker::receipt::Settlement;
 use crate::broker::{Queue, Receipt, Taken, Windows};
 
@@ -220,6 +220,9 @@ impl QueueLine {
         if let Some(end) = self.wait_for_gate(takes_on).await {
             return end;
         }
+        if let Some(end) = self.refuse_stream(is_resized).await {
+            return end;
+        }
         let consumed = tokio::select! {
             consumed = self.consume() => consumed,
             () = self.stop.cancelled() => return End::Stopped,
@@ -281,6 +284,23 @@ impl QueueLine {
                 () = self.stop.cancelled() => {}
                 _ = tick.tick() => {}
             }
+        }
+    }
+
+    /// Why nothing is taken from a queue that we did not make, if it is a stream.
+    async fn refuse_stream(&self, is_resized: bool) -> Option<End> {
+        if is_resized || self.name == self.topology.queue(self.queue) {
+            return None;
+        }
+        let looked = tokio::select! {
+            looked = stream::is_stream(&self.connection, &self.name) => looked,
+            () = self.stop.cancelled() => return Some(End::Stopped),
+        };
+        match looked {
+            Ok(false) => None,
+            Ok(true) => Some(End::Fault(stream::REFUSED.to_owned())),
+            Err(_) if !self.connection.status().connected() => Some(End::Lost),
+            Err(error) => Some(End::Fault(error.to_string())),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod peek;
 mod publisher;
 mod returns;
 mod settlements;
+mod stream;
 pub mod topology;
 mod window;
 

@@ -13,9 +13,9 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, 
 use lapin::types::FieldTable;
 use tokio::time::timeout;
 
-use super::codec;
 use super::inspect::{Depth, Inspector};
 use super::topology::{self, TopologyError};
+use super::{codec, stream};
 use crate::broker::{Message, Queue};
 
 /// The most messages one look may hold: while it lasts nobody else sees them.
@@ -63,6 +63,9 @@ impl Inspector {
         count: u16,
         show: impl FnMut(Message),
     ) -> Result<Option<Peeked>, TopologyError> {
+        if stream::is_stream(&self.connection, name).await.map_err(TopologyError::Connection)? {
+            return Err(TopologyError::Stream { name: name.to_owned() });
+        }
         self.look_into(name, Queue::Events, count.clamp(1, WINDOW_MAX), show).await
     }
 

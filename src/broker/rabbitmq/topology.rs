@@ -86,6 +86,12 @@ pub enum TopologyError {
         /// The broker's words.
         detail: String,
     },
+    /// It is no queue that messages are taken from.
+    #[error("`{name}` is a stream, in which AMQP keeps nobody's place")]
+    Stream {
+        /// The stream.
+        name: String,
+    },
     /// The connection failed on the way.
     #[error("the connection failed while the topology was declared: {0}")]
     Connection(lapin::Error),
@@ -104,6 +110,9 @@ impl TopologyError {
             TopologyError::Denied { .. } => Some(
                 "give the user configure rights on the prefix, or declare the topology with another user and set `broker.declare = false`".into(),
             ),
+            TopologyError::Stream { .. } => {
+                Some("give the source a queue of its own that is bound to the same exchange".into())
+            }
             TopologyError::Connection(_) => None,
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::documents::{self, Faults};
 use super::fields::Fields;
-use super::{addresses, place, save};
+use super::{addresses, save};
 use crate::cli::failure::Problem;
 use crate::cli::remote::Remote;
 use crate::cli::{Common, Failure, output, services};
@@ -48,7 +48,6 @@ impl Add {
             new.extend(faults.keep(place + 1, New::complete(document, &now)?));
         }
         faults.into_failure()?;
-        place::refuse_second(&desk.store, new.iter().map(|new| &new.spec)).await?;
         addresses::warn(desk, new.iter().map(|new| &new.spec));
         let counter = desk.add(&services::caller(), &new, None).await.map_err(save::failure)?;
         services::spread(desk, counter, !self.no_wait).await;

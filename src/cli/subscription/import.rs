@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::documents::{self, Faults};
-use super::{addresses, place, platform, save};
+use super::{addresses, platform, save};
+use crate::cli::remote::Remote;
 use crate::cli::{Common, Failure, output, services};
 use crate::desk::subscriptions::New;
 use crate::desk::{Desk, note};
@@ -58,6 +59,14 @@ enum Plan {
 }
 
 impl Import {
+    pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let Some(preset) = &self.preset else { return Err(remote.only_here("subscription import")) };
+        let objects = documents::read(&self.file)?;
+        let (tenant, wait) = (self.tenant.as_deref(), !self.no_wait);
+        let request = platform::Request { preset, tenant, objects, dry_run: self.dry_run, wait };
+        platform::run_remote(common, remote, request).await
+    }
+
     pub(super) async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
         let documents = documents::read(&self.file)?;
         if let Some(preset) = &self.preset {
@@ -82,11 +91,8 @@ impl Import {
             plans.extend(faults.keep(place, plan(&desk.store, document, &now).await?));
         }
         faults.into_failure()?;
-        let new = plans.iter().filter_map(|plan| match plan {
-            Plan::Create(new) => Some(&new.spec),
-            Plan::Update(_) | Plan::Leave(_) => None,
-        });
-        place::refuse_second(&desk.store, new).await?;
+        let save = save_of(desk, &plans);
+        desk.store.refuse_second(&save.added, &save.changed, &[]).await.map_err(save::failure)?;
         let written = plans.iter().filter_map(|plan| match plan {
             Plan::Create(new) => Some(&new.spec),
             Plan::Update(update) => Some(&update.spec),
@@ -94,7 +100,7 @@ impl Import {
         });
         addresses::warn(desk, written);
         if !self.dry_run {
-            write(desk, &plans, !self.no_wait).await?;
+            write(desk, save, !self.no_wait).await?;
         }
         for ((line, plan), is_named) in (1..).zip(&plans).zip(named) {
             self.tell(common, line, plan, is_named);
@@ -171,7 +177,7 @@ async fn plan(store: &Store, document: Value, now: &str) -> Result<Result<Plan, 
     }))
 }
 
-async fn write(desk: &Desk, plans: &[Plan], wait: bool) -> Result<(), Failure> {
+fn save_of(desk: &Desk, plans: &[Plan]) -> Save {
     let caller = services::caller();
     let mut save = Save { per_tenant_max: Some(desk.rules.subscriptions_max), ..Save::default() };
     for plan in plans {
@@ -189,6 +195,10 @@ async fn write(desk: &Desk, plans: &[Plan], wait: bool) -> Result<(), Failure> {
             Plan::Leave(_) => {}
         }
     }
+    save
+}
+
+async fn write(desk: &Desk, save: Save, wait: bool) -> Result<(), Failure> {
     if save.added.is_empty() && save.changed.is_empty() {
         return Ok(());
     }

@@ -9,7 +9,6 @@ mod export;
 mod fields;
 mod import;
 mod list;
-mod place;
 mod plan;
 mod platform;
 mod remove;
@@ -96,7 +95,7 @@ impl Command {
     async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
         match self {
             Command::Add(add) => add.run_remote(common, remote).await,
-            Command::Import(_) => Err(remote.only_here("subscription import")),
+            Command::Import(import) => import.run_remote(common, remote).await,
             Command::Apply(_) => Err(remote.only_here("subscription apply")),
             Command::Export(_) => Err(remote.only_here("subscription export")),
             Command::List(list) => list.run_remote(common, remote).await,

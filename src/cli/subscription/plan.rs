@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::place;
-use super::tenant;
+use super::{save, tenant};
 use crate::cli::{Failure, Problem};
 use crate::desk::subscriptions::New;
 use crate::domain::fault::Fault;
@@ -68,15 +67,25 @@ pub(super) async fn make(
     if !planner.problems.is_empty() {
         return Err(Failure::refused(planner.problems));
     }
-    let new = steps.iter().filter_map(|step| match &step.action {
-        Action::Add(new) => Some(&new.spec),
-        _ => None,
-    });
-    place::refuse_second(store, new).await?;
     if prune {
         steps.extend(planner.rest(&steps).await?);
     }
+    refuse_second(store, &steps).await?;
     Ok(steps)
+}
+
+/// Said before anybody is asked, and in a dry run.
+async fn refuse_second(store: &Store, steps: &[Step]) -> Result<(), Failure> {
+    let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+    for step in steps {
+        match &step.action {
+            Action::Add(new) => added.push(new.spec.clone()),
+            Action::Change { after, .. } => changed.push((**after).clone()),
+            Action::Remove(gone) => removed.extend(gone.spec.id.as_deref()),
+            Action::Leave(_) => {}
+        }
+    }
+    store.refuse_second(&added, &changed, &removed).await.map_err(save::failure)
 }
 
 pub(super) fn problem(origin: &str, fault: Fault) -> Problem {
@@ -100,24 +109,28 @@ type Planned = Result<Action, Vec<Fault>>;
 
 impl Planner<'_> {
     async fn action(&mut self, origin: &str, document: Value) -> Result<Planned, Failure> {
-        let there = match self.find(&document).await? {
-            Ok(there) => there,
-            Err(fault) => return Ok(Err(vec![fault])),
+        let (there, unclear) = match self.find(&document).await? {
+            Ok(there) => (there, None),
+            // One of several: which secrets it stands for cannot be told.
+            Err(fault) if document["name"].is_string() => return Ok(Err(vec![fault])),
+            Err(fault) => (None, Some(fault)),
         };
         let known_id = there.as_ref().and_then(|there| there.spec.id.as_deref()).or(document["id"].as_str());
-        if let Err(fault) = self.claims.take(origin, known_id, &document) {
-            return Ok(Err(vec![fault]));
-        }
-        let Some(Versioned { spec: before, version }) = there else {
-            return Ok(New::complete(document, self.now)?.map(|new| Action::Add(Box::new(new))));
+        let claimed = unclear.or_else(|| self.claims.take(origin, known_id, &document).err());
+        let planned = match there {
+            None => New::complete(document, self.now)?.map(|new| Action::Add(Box::new(new))),
+            Some(Versioned { spec: before, version }) => before.replaced(document).map(|mut spec| {
+                if spec == before {
+                    return Action::Leave(Box::new(spec));
+                }
+                spec.updated_at = Some(self.now.to_owned());
+                Action::Change { before: Box::new(before), after: Box::new(Versioned { spec, version }) }
+            }),
         };
-        Ok(before.replaced(document).map(|mut spec| {
-            if spec == before {
-                return Action::Leave(Box::new(spec));
-            }
-            spec.updated_at = Some(self.now.to_owned());
-            Action::Change { before: Box::new(before), after: Box::new(Versioned { spec, version }) }
-        }))
+        Ok(match claimed {
+            None => planned,
+            Some(fault) => Err(std::iter::once(fault).chain(planned.err().unwrap_or_default()).collect()),
+        })
     }
 
     /// The subscription a document is that of; none: a new one.

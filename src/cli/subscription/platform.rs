@@ -3,15 +3,12 @@
 use serde_json::{Value, json};
 
 use super::documents::Faults;
-use super::{addresses, place, save, tenant};
+use super::{addresses, save, tenant};
+use crate::cli::remote::{Remote, SetUp};
 use crate::cli::{Common, Failure, output, services};
-use crate::desk::subscriptions::New;
-use crate::desk::{Desk, note};
-use crate::domain::name::SubscriptionId;
-use crate::domain::preset::{self, Imported, NotTaken, Placement, Preset};
-use crate::domain::secret::Secret;
-use crate::domain::subscription::SubscriptionSpec;
-use crate::store::{Save, Versioned};
+use crate::desk::Desk;
+use crate::desk::platform::Planned;
+use crate::domain::preset::Preset;
 
 /// What was asked for.
 pub(super) struct Request<'a> {
@@ -22,32 +19,17 @@ pub(super) struct Request<'a> {
     pub(super) wait: bool,
 }
 
-/// What becomes of one object.
-struct Planned {
-    object: Value,
-    not_taken: Vec<NotTaken>,
-    plan: Plan,
-}
-
-enum Plan {
-    Create(New),
-    Update(Versioned),
-}
-
-impl Plan {
-    fn spec(&self) -> &SubscriptionSpec {
-        match self {
-            Plan::Create(new) => &new.spec,
-            Plan::Update(update) => &update.spec,
-        }
-    }
-
-    fn secret(&self) -> Option<&Secret> {
-        match self {
-            Plan::Create(new) => new.secret.as_ref(),
-            Plan::Update(_) => None,
-        }
-    }
+/// What became of one object, for people and for scripts.
+struct Told {
+    line: usize,
+    /// None yet in a dry run.
+    id: Option<String>,
+    tenant: Value,
+    is_new: bool,
+    not_taken: Value,
+    answer: Value,
+    secret: Option<String>,
+    dry_run: bool,
 }
 
 pub(super) async fn run(common: &Common, desk: &Desk, request: Request<'_>) -> Result<(), Failure> {
@@ -59,121 +41,98 @@ pub(super) async fn run(common: &Common, desk: &Desk, request: Request<'_>) -> R
         return Err(Failure::usage(format!("a configuration of {} does not say whose it is", preset.title))
             .hint("add `--tenant TENANT`"));
     };
-    let of = tenant(of)?;
-    let now = jiff::Timestamp::now().to_string();
-    let mut there = place::existing(&desk.store, of.as_str()).await?;
     let mut faults = Faults::of(request.objects.len());
-    let mut planned: Vec<Planned> = Vec::with_capacity(request.objects.len());
-    for (at, object) in (1..).zip(request.objects) {
-        let imported = preset::import(preset, &of, &object);
-        let Some(Imported { spec, not_taken }) = faults.keep(at, imported) else { continue };
-        let plan = match preset::place(&there, &spec, preset) {
-            Placement::Create => {
-                let document = serde_json::to_value(&spec).map_err(anyhow::Error::from)?;
-                faults.keep(at, New::complete(document, &now)?).map(Plan::Create)
+    let planned = match desk.plan_objects(preset, &tenant(of)?, request.objects).await? {
+        Ok(planned) => planned,
+        Err(faulty) => {
+            for (place, of) in faulty {
+                faults.keep::<()>(place, Err(of));
             }
-            Placement::Update { id } => {
-                let id = SubscriptionId::parse(&id).map_err(anyhow::Error::from)?;
-                let before = desk.store.versioned_subscription(&id).await?;
-                let Some(before) = before else {
-                    return Err(Failure::world(format!(
-                        "two objects are for one webhook of {}",
-                        preset.title
-                    ))
-                    .hint("import one of them"));
-                };
-                faults.keep(at, updated(before, spec, &now)?).map(Plan::Update)
-            }
-            Placement::Conflict { id, message } => return Err(place::conflict(&id, message)),
-        };
-        if let Some(plan) = plan {
-            there.retain(|other| other.id != plan.spec().id);
-            there.push(plan.spec().clone());
-            planned.push(Planned { object, not_taken, plan });
+            return faults.into_failure();
         }
-    }
-    faults.into_failure()?;
-    addresses::warn(desk, planned.iter().map(|planned| planned.plan.spec()));
+    };
+    addresses::warn(desk, planned.iter().map(Planned::spec));
     if !request.dry_run {
-        let caller = services::caller();
-        let mut save = Save { per_tenant_max: Some(desk.rules.subscriptions_max), ..Save::default() };
-        for planned in &planned {
-            match &planned.plan {
-                Plan::Create(new) => {
-                    save.notes.push(new.note(&caller));
-                    save.added.push(new.spec.clone());
-                }
-                Plan::Update(update) => {
-                    let (tenant, id) = (update.spec.tenant.as_deref(), update.spec.id.as_deref());
-                    let detail = json!({ "preset": preset.name });
-                    save.notes.push(note(
-                        &caller,
-                        "subscription.update",
-                        tenant,
-                        id.unwrap_or_default(),
-                        detail,
-                    ));
-                    save.changed.push(update.clone());
-                }
-            }
-        }
-        let counter = desk.store.save(save).await.map_err(save::failure)?;
-        services::spread(desk, counter, request.wait).await;
+        let saved = desk.save_objects(&services::caller(), preset, &planned, None).await;
+        services::spread(desk, saved.map_err(save::failure)?, request.wait).await;
     }
     for (line, planned) in (1..).zip(&planned) {
-        tell(common, preset, line, planned, request.dry_run);
+        Told::of(line, planned, preset, request.dry_run).tell(common);
     }
     Ok(())
 }
 
-/// The imported document in place of the one that is there, which keeps its secret.
-fn updated(
-    before: Versioned,
-    mut spec: SubscriptionSpec,
-    now: &str,
-) -> Result<Result<Versioned, Vec<crate::domain::fault::Fault>>, Failure> {
-    if spec.signatures.as_ref().is_some_and(Vec::is_empty) {
-        spec.signatures = None;
+/// The same over the API, one request for each: one that is refused leaves those before it set up; these are told.
+pub(super) async fn run_remote(
+    common: &Common,
+    remote: &Remote,
+    request: Request<'_>,
+) -> Result<(), Failure> {
+    if request.dry_run {
+        return Err(Failure::usage("a dry run does not go over the API")
+            .hint("run it where the store is, without `--api` and PAPERBOY_API"));
     }
-    spec.enabled.get_or_insert(true);
-    let document = serde_json::to_value(&spec).map_err(anyhow::Error::from)?;
-    Ok(before.spec.replaced(document).map(|mut spec| {
-        spec.updated_at = Some(now.to_owned());
-        Versioned { spec, version: before.version }
-    }))
+    for (line, object) in (1..).zip(&request.objects) {
+        let SetUp { id, is_new, mut answer } =
+            remote.set_up(request.preset, request.tenant, object, request.wait).await?;
+        let mut part = |name: &str| answer.as_object_mut().and_then(|answer| answer.remove(name));
+        let (not_taken, secret) = (part("not_taken").unwrap_or_else(|| json!([])), part("secret"));
+        let secret = secret.and_then(|secret| secret.as_str().map(str::to_owned));
+        // With a key of a tenant nobody says whose it is.
+        let tenant = request.tenant.map_or_else(|| answer["tenant"].clone(), |tenant| json!(tenant));
+        Told { line, id: Some(id), tenant, is_new, not_taken, answer, secret, dry_run: false }.tell(common);
+    }
+    Ok(())
 }
 
-/// One line for each, what was not taken behind it. A new id is none yet in a dry run.
-fn tell(common: &Common, preset: &Preset, line: usize, planned: &Planned, dry_run: bool) {
-    let (spec, is_new) = (planned.plan.spec(), matches!(planned.plan, Plan::Create(_)));
-    let id = spec.id.as_deref().filter(|_| !(dry_run && is_new));
-    let secret = planned.plan.secret().filter(|_| !dry_run);
-    let status = if is_new { "created" } else { "updated" };
-    if common.json {
-        let mut answer = preset::answer(preset, &planned.object, spec);
-        if id.is_none() && answer.get("id").is_some() {
-            answer["id"] = Value::Null;
+impl Told {
+    fn of(line: usize, planned: &Planned, preset: &Preset, dry_run: bool) -> Told {
+        let (spec, is_new) = (planned.spec(), planned.is_new());
+        let id = spec.id.clone().filter(|_| !(dry_run && is_new));
+        let mut answer = planned.answer(preset);
+        let made = preset.import.record.iter().find(|record| record.from == "id");
+        let made = made.map_or("id", |record| record.name.as_str());
+        if id.is_none() && answer.get(made).is_some() {
+            answer[made] = Value::Null;
         }
-        output::json_line(&json!({
-            "line": line,
-            "id": id,
-            "tenant": spec.tenant,
-            "status": status,
-            "not_taken": planned.not_taken,
-            "answer": answer,
-            "secret": secret.map(Secret::expose),
-            "dry_run": dry_run,
-        }));
-        return;
+        Told {
+            line,
+            id,
+            tenant: json!(spec.tenant),
+            is_new,
+            not_taken: json!(planned.not_taken),
+            answer,
+            secret: planned.secret().filter(|_| !dry_run).map(|secret| secret.expose().to_owned()),
+            dry_run,
+        }
     }
-    let what = match (dry_run, is_new) {
-        (true, true) => "would create",
-        (true, false) => "would update",
-        (false, _) => status,
-    };
-    println!("{what} {}", id.unwrap_or("a subscription"));
-    secret.into_iter().for_each(save::print_secret);
-    for NotTaken { field, reason } in &planned.not_taken {
-        eprintln!("not taken: `{field}`: {}", output::printable(reason));
+
+    /// One line, and what was not taken behind it.
+    fn tell(&self, common: &Common) {
+        let status = if self.is_new { "created" } else { "updated" };
+        if common.json {
+            output::json_line(&json!({
+                "line": self.line,
+                "id": self.id,
+                "tenant": self.tenant,
+                "status": status,
+                "not_taken": self.not_taken,
+                "answer": self.answer,
+                "secret": self.secret,
+                "dry_run": self.dry_run,
+            }));
+            return;
+        }
+        let what = match (self.dry_run, self.is_new) {
+            (true, true) => "would create",
+            (true, false) => "would update",
+            (false, _) => status,
+        };
+        println!("{what} {}", self.id.as_deref().unwrap_or("a subscription"));
+        self.secret.iter().for_each(|secret| save::print_secret(&secret.as_str().into()));
+        for left in self.not_taken.as_array().into_iter().flatten() {
+            let text = |name: &str| output::printable(left[name].as_str().unwrap_or_default());
+            eprintln!("not taken: `{}`: {}", text("field"), text("reason"));
+        }
     }
 }

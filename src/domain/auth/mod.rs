@@ -62,17 +62,21 @@ impl Auth {
     /// A user's name and password; both are sent as UTF-8.
     ///
     /// # Errors
-    /// A fault of `username` or `password` when it cannot be sent (RFC 7617 §2).
-    pub fn basic(username: &str, password: &Secret) -> Result<Self, Fault> {
+    /// Faults of `username` and `password` when they cannot be sent (RFC 7617 §2).
+    pub fn basic(username: &str, password: &Secret) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
         if username.contains(':') || username.chars().any(char::is_control) {
-            return Err(Fault::new("username", "may hold neither colons nor control characters"));
+            faults.push(Fault::new("username", "may hold neither colons nor control characters"));
         }
         if password.expose().chars().any(char::is_control) {
-            return Err(Fault::new("password", "may not hold control characters"));
+            faults.push(Fault::new("password", "may not hold control characters"));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
         }
         let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
         let encoded = Zeroizing::new(BASE64.encode(pair.as_bytes()));
-        finished("Basic ", &encoded).map(Auth::Basic).map_err(|fault| fault.under("password"))
+        finished("Basic ", &encoded).map(Auth::Basic).map_err(|fault| vec![fault.under("password")])
     }
 
     /// The name of the header that is sent.
@@ -137,8 +141,12 @@ mod tests {
         assert_eq!(field(Auth::bearer(&Secret::new("Bearer abc"))), "token");
         assert_eq!(field(Auth::bearer(&Secret::new(""))), "token");
         assert_eq!(field(Auth::bearer(&Secret::new("x".repeat(5_000)))), "token");
-        assert_eq!(field(Auth::basic("a:b", &Secret::new("c"))), "username");
-        assert_eq!(field(Auth::basic("a", &Secret::new("c\n"))), "password");
+        let both = Auth::basic("a:b", &Secret::new("c\n")).unwrap_err();
+        assert_eq!(
+            both.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(),
+            ["username", "password"]
+        );
+        assert_eq!(Auth::basic("a", &Secret::new("c\n")).unwrap_err().len(), 1);
         let faults = Auth::header("Host", &Secret::new("a\r\nb")).unwrap_err();
         assert_eq!(faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), ["name", "value"]);
     }

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::Preset;
-use super::import::{Take, at};
+use super::fields::Take;
+use super::import::at;
 use crate::domain::secret::MASK;
 use crate::domain::spec::SubscriptionSpec;
 

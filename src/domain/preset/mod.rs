@@ -7,8 +7,10 @@
 //! A new platform is a new file and its line in `FILES`, as long as it brings no new mechanism.
 
 mod answer;
+mod fields;
 mod import;
 mod rules;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -17,10 +19,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::answer::answer;
-pub use self::import::{Imported, NotTaken, Take, import};
-pub use self::rules::{Placement, Rules, place};
+pub use self::fields::Take;
+pub use self::import::{Imported, NotTaken, import};
+pub use self::rules::{Placement, Rules, Second, place, second, too_many};
+pub use self::words::in_their_words;
 
-use self::import::ImportMap;
+use self::fields::ImportMap;
 use crate::domain::spec::{SignatureSpec, SubscriptionSpec};
 
 /// Every preset's file.

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Preset;
+use super::{EventName, Preset};
 use crate::domain::fault::Fault;
+use crate::domain::matching::Pattern;
 use crate::domain::spec::SubscriptionSpec;
 
 /// Rules on a document, and on how many there may be. Absent ones rule nothing.
@@ -84,11 +85,14 @@ impl Rules {
             let hint = format!("preset `{}` holds to what {} documents", preset.name, preset.title);
             faults.push(Fault::new(field, message).hint(hint));
         };
-        let url = spec.request.url.as_deref().unwrap_or_default();
-        if let Some(text) = self.url_holds.as_deref().filter(|text| !url.contains(text)) {
+        // That it is missing, or no URL, is told whatever the preset.
+        let url = spec.request.url.as_deref();
+        if let (Some(text), Some(url)) = (self.url_holds.as_deref(), url)
+            && !url.contains(text)
+        {
             add("request.url", format!("must hold `{text}`"));
         }
-        if self.url_has_domain && !has_domain(url) {
+        if self.url_has_domain && url.and_then(|url| url::Url::parse(url).ok()).is_some_and(has_no_domain) {
             add("request.url", "must have a host with a top-level domain".to_owned());
         }
         let name_chars = spec.name.as_deref().map(|name| name.chars().count());
@@ -138,14 +142,28 @@ impl Rules {
     }
 }
 
-fn has_domain(url: &str) -> bool {
-    let host = url::Url::parse(url).ok().and_then(|url| url.domain().map(str::to_owned));
-    host.is_some_and(|host| host.trim_end_matches('.').contains('.'))
+#[expect(clippy::needless_pass_by_value, reason = "as the caller has it")]
+fn has_no_domain(url: url::Url) -> bool {
+    !url.domain().is_some_and(|host| host.trim_end_matches('.').contains('.'))
 }
 
 /// Decides what becomes of `incoming` beside `existing`, which are of the same tenant.
 pub fn place(existing: &[SubscriptionSpec], incoming: &SubscriptionSpec, preset: &Preset) -> Placement {
-    let Some(one_per) = preset.rules.one_per else { return Placement::Create };
+    let Some(there) = second(existing, incoming, preset) else { return Placement::Create };
+    let id = there.id.clone().unwrap_or_default();
+    match preset.rules.second {
+        Some(Second::Update) => Placement::Update { id },
+        Some(Second::Refuse) | None => Placement::Conflict { message: too_many(preset, &id), id },
+    }
+}
+
+/// The first of `existing` beside which the platform would not let `incoming` be.
+pub fn second<'a>(
+    existing: impl IntoIterator<Item = &'a SubscriptionSpec>,
+    incoming: &SubscriptionSpec,
+    preset: &Preset,
+) -> Option<&'a SubscriptionSpec> {
+    let one_per = preset.rules.one_per?;
     let is_second = |there: &&SubscriptionSpec| {
         there.preset == incoming.preset
             && there.tenant == incoming.tenant
@@ -154,26 +172,34 @@ pub fn place(existing: &[SubscriptionSpec], incoming: &SubscriptionSpec, preset:
                 OnePer::Tenant => true,
                 // Credentials do not make it another one.
                 OnePer::Url => there.masked().request.url == incoming.masked().request.url,
-                OnePer::Type => {
-                    there.scope == incoming.scope
-                        && there.events.iter().any(|kind| incoming.events.contains(kind))
-                }
+                OnePer::Type => there.scope == incoming.scope && share_a_type(there, incoming, preset),
             }
     };
-    let Some(there) = existing.iter().find(is_second) else { return Placement::Create };
-    let id = there.id.clone().unwrap_or_default();
-    match preset.rules.second {
-        Some(Second::Update) => Placement::Update { id },
-        Some(Second::Refuse) | None => {
-            let of = match one_per {
-                OnePer::Type => "of this type",
-                OnePer::Tenant => "in this account",
-                OnePer::Url => "with this URL",
-            };
-            let message = format!("{} takes one webhook {of}, and `{id}` is there already", preset.title);
-            Placement::Conflict { id, message }
-        }
-    }
+    existing.into_iter().find(is_second)
+}
+
+/// Why `id` stands in the way of another one.
+pub fn too_many(preset: &Preset, id: &str) -> String {
+    let of = match preset.rules.one_per {
+        Some(OnePer::Type) => "of this type",
+        Some(OnePer::Url) => "with this URL",
+        Some(OnePer::Tenant) | None => "in this account",
+    };
+    format!("{} takes one webhook {of}, and `{id}` is there already", preset.title)
+}
+
+/// Whether both want the same of the platform's events, by whichever of its names and with whatever pattern.
+fn share_a_type(one: &SubscriptionSpec, other: &SubscriptionSpec, preset: &Preset) -> bool {
+    let patterns = |spec: &SubscriptionSpec| -> Vec<Pattern> {
+        let all = spec.events.iter().chain(&spec.interactive);
+        all.filter_map(|text| Pattern::parse(text).ok()).collect()
+    };
+    let (mine, theirs) = (patterns(one), patterns(other));
+    let wants = |patterns: &[Pattern], event: &EventName| {
+        event.all_types().any(|kind| patterns.iter().any(|pattern| pattern.matches(kind)))
+    };
+    preset.events.iter().any(|event| wants(&mine, event) && wants(&theirs, event))
+        || one.events.iter().any(|kind| other.events.contains(kind))
 }
 
 #[cfg(test)]
@@ -240,6 +266,10 @@ mod tests {
                 assert!(id == "sub_1" && message.contains("`sub_1`"), "{message}")
             }
             other => panic!("{other:?}"),
+        }
+        for second in [json!({"events": ["document.finished"]}), json!({"events": ["document.*", "x"]})] {
+            let second = spec("idexa", "sub_2", second);
+            assert!(matches!(placed(&there, &second), Placement::Conflict { .. }), "{second:?}");
         }
         for free in [
             json!({"events": ["x"]}),

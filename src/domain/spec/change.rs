@@ -69,39 +69,18 @@ impl SubscriptionSpec {
             // A fault of it is told already.
             after[name] = before.get(name).cloned().unwrap_or(Value::Null);
         }
-        let spec = SubscriptionSpec::read(after).map(|mut spec| {
-            spec.created_at.clone_from(&self.created_at);
-            spec.updated_at.clone_from(&self.updated_at);
-            let enabled = *spec.enabled.get_or_insert(true);
-            let by = spec.disabled_by.or(self.disabled_by).unwrap_or(DisabledBy::Person);
-            spec.disabled_by = (!enabled).then_some(by);
-            spec.move_userinfo_to_auth();
-            spec
-        });
-        let spec = spec.and_then(|mut spec| {
-            if is_whole {
-                // Signatures stay, so none is made.
-                spec.fill_from_preset([0; 32])?;
-            }
-            spec.resolve_names()?;
-            let rules = spec.check_preset_rules();
-            match (spec.check(), rules) {
-                (Ok(_), Ok(())) => Ok(spec),
-                (Err(mut faults), Err(more)) => {
-                    faults.extend(more);
-                    Err(faults)
-                }
-                (Err(faults), Ok(())) | (Ok(_), Err(faults)) => Err(faults),
-            }
-        });
-        match spec {
-            Ok(spec) if faults.is_empty() => Ok(spec),
-            Ok(_) => Err(faults),
-            Err(more) => {
-                faults.extend(more);
-                Err(faults)
-            }
-        }
+        let (mut spec, mut unread) = SubscriptionSpec::read_what_is_good(after);
+        spec.created_at.clone_from(&self.created_at);
+        spec.updated_at.clone_from(&self.updated_at);
+        let enabled = *spec.enabled.get_or_insert(true);
+        let by = spec.disabled_by.or(self.disabled_by).unwrap_or(DisabledBy::Person);
+        spec.disabled_by = (!enabled).then_some(by);
+        spec.move_userinfo_to_auth();
+        // Signatures stay, so none is made.
+        let filled = if is_whole { spec.fill_from_preset([0; 32]).map(drop) } else { spec.resolve_names() };
+        filled.unwrap_or_else(|faults| unread.add(faults));
+        faults.extend(unread.with(spec.faults()).err().unwrap_or_default());
+        if faults.is_empty() { Ok(spec) } else { Err(faults) }
     }
 
     fn check_fixed(&self, fields: &Map<String, Value>) -> Vec<Fault> {

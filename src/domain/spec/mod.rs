@@ -3,13 +3,16 @@
 //! REST, command line and files use the same fields. The document holds secrets in the clear: it is sealed
 //! before it is stored and [masked](SubscriptionSpec::masked) before it is shown. [`read`](SubscriptionSpec::read)
 //! takes JSON, [`complete`](SubscriptionSpec::complete) fills in what we choose,
-//! [`check`](SubscriptionSpec::check) makes a subscription of it. Both `read` and `check` list every fault at once.
+//! [`check`](SubscriptionSpec::check) makes a subscription of it. Each lists every fault it sees at once, and
+//! [`make`](SubscriptionSpec::make) those of all three.
 
 mod change;
 mod check;
 mod fill;
+mod make;
 mod read;
 mod rotate;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,10 +22,7 @@ use serde_json::{Map, Value};
 
 pub use self::rotate::{Overlap, RotateFault, Rotated};
 
-use crate::domain::fault::Fault;
-use crate::domain::name::SubscriptionId;
 use crate::domain::secret::Secret;
-use crate::domain::signature::standard::Standard;
 use crate::domain::subscription::DisabledBy;
 use crate::domain::template::UrlTemplate;
 
@@ -291,40 +291,6 @@ pub struct RetrySpec {
 }
 
 impl SubscriptionSpec {
-    /// Fills in what we choose for a new subscription: id, times, what its preset says, a signing secret if none
-    /// was named.
-    ///
-    /// An id that is there (an import) is kept. `now` is RFC 3339 in UTC; `new_secret` is random bytes.
-    /// Credentials in the URL become `auth`. Returns the secret if one was made: it is shown this once.
-    ///
-    /// # Errors
-    /// Every fault that the preset's rules find.
-    pub fn complete(
-        &mut self,
-        id: SubscriptionId,
-        now: &str,
-        new_secret: [u8; 32],
-    ) -> Result<Option<Secret>, Vec<Fault>> {
-        self.id.get_or_insert_with(|| id.to_string());
-        self.enabled.get_or_insert(true);
-        self.created_at.get_or_insert_with(|| now.to_owned());
-        self.updated_at = Some(now.to_owned());
-        self.move_userinfo_to_auth();
-        let made = self.fill_from_preset(new_secret)?;
-        self.check_preset_rules()?;
-        if made.is_some() || self.signatures.is_some() {
-            return Ok(made);
-        }
-        let secret = Standard::secret_from_random(new_secret);
-        let scheme = SignatureSpec {
-            scheme: "standard".to_owned(),
-            secrets: vec![secret.clone()],
-            ..Default::default()
-        };
-        self.signatures = Some(vec![scheme]);
-        Ok(Some(secret))
-    }
-
     /// The document as it may be shown: `***` for every secret, and no credentials in the URL.
     #[must_use]
     pub fn masked(&self) -> SubscriptionSpec {
@@ -409,6 +375,7 @@ fn without_userinfo(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::name::SubscriptionId;
     use serde_json::json;
 
     const NOW: &str = "2026-11-22T09:00:07Z";

@@ -1,11 +1,13 @@
 //! From a JSON value to the document, with every unknown field and wrong type listed at once.
 //!
 //! A derived reader stops at the first fault and repeats the value it did not like, which may be a secret.
-//! So every member is tried alone first, and only what was expected is passed on.
+//! So every member is tried alone first, and what was not expected is replaced before the whole is read: what
+//! the other members mean can then be checked in the same round.
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::unread::Unread;
 use super::{AuthSpec, RequestSpec, RetiringSpec, RetrySpec, SignatureSpec, SubscriptionSpec};
 use crate::domain::fault::Fault;
 
@@ -14,26 +16,38 @@ impl SubscriptionSpec {
     ///
     /// # Errors
     /// Every field that is unknown or has a wrong type. What the fields mean is for
-    /// [`SubscriptionSpec::check`].
-    pub fn read(mut document: Value) -> Result<SubscriptionSpec, Vec<Fault>> {
+    /// [`SubscriptionSpec::check`]; [`SubscriptionSpec::make`] tells both together.
+    pub fn read(document: Value) -> Result<SubscriptionSpec, Vec<Fault>> {
+        let (spec, unread) = SubscriptionSpec::read_what_is_good(document);
+        unread.with(Vec::new()).map(|()| spec)
+    }
+
+    /// What can be read of a document, and what cannot. That has a stand-in in the document, never a good value, so
+    /// that neither places in lists nor choices between fields shift.
+    pub(super) fn read_what_is_good(mut document: Value) -> (SubscriptionSpec, Unread) {
         drop_nulls(&mut document);
         let mut faults = Vec::new();
-        let Value::Object(fields) = &document else {
-            return Err(vec![Fault::new("", "a subscription must be an object")]);
+        let Value::Object(fields) = document else {
+            let fault = Fault::new("", "a subscription must be an object");
+            return (SubscriptionSpec::default(), Unread::of(vec![fault]));
         };
+        let mut good = Map::new();
         for (name, value) in fields {
-            match name.as_str() {
-                "request" => read_section::<RequestSpec>(name, value, &mut faults),
-                "auth" => read_section::<AuthSpec>(name, value, &mut faults),
-                "retry" => read_section::<RetrySpec>(name, value, &mut faults),
+            let value = match name.as_str() {
+                "request" => read_section::<RequestSpec>(&name, value, &mut faults),
+                "auth" => read_section::<AuthSpec>(&name, value, &mut faults),
+                "retry" => read_section::<RetrySpec>(&name, value, &mut faults),
                 "signatures" => read_signatures(value, &mut faults),
-                _ => read_member::<SubscriptionSpec>("", name, value, &mut faults),
-            }
+                _ => read_member::<SubscriptionSpec>("", &name, value, &mut faults),
+            };
+            good.extend(value.map(|value| (name, value)));
         }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
-        serde_json::from_value(document).map_err(|error| vec![explain("", &error)])
+        let spec = serde_json::from_value(Value::Object(good));
+        let spec = spec.unwrap_or_else(|error| {
+            faults.push(explain("", &error));
+            SubscriptionSpec::default()
+        });
+        (spec, Unread::of(faults))
     }
 }
 
@@ -54,62 +68,87 @@ fn drop_nulls(document: &mut Value) {
     }
 }
 
-fn read_signatures(value: &Value, faults: &mut Vec<Fault>) {
+fn read_signatures(value: Value, faults: &mut Vec<Fault>) -> Option<Value> {
     let Value::Array(signatures) = value else {
         faults.push(Fault::new("signatures", "must be a list"));
-        return;
+        return None;
     };
-    for (index, signature) in signatures.iter().enumerate() {
+    let good = signatures.into_iter().enumerate().map(|(index, signature)| {
         let path = format!("signatures[{index}]");
         let Value::Object(fields) = signature else {
             faults.push(Fault::new(path, "must be an object"));
-            continue;
+            return json!({});
         };
+        let mut good = Map::new();
         for (name, value) in fields {
-            match value {
+            let value = match value {
                 Value::Array(entries) if name == "retiring" => {
-                    for (index, entry) in entries.iter().enumerate() {
-                        read_section::<RetiringSpec>(&format!("{path}.retiring[{index}]"), entry, faults);
-                    }
+                    let entries = entries.into_iter().enumerate().map(|(index, entry)| {
+                        let path = format!("{path}.retiring[{index}]");
+                        read_section::<RetiringSpec>(&path, entry, faults).unwrap_or_else(|| json!({}))
+                    });
+                    Some(Value::Array(entries.collect()))
                 }
-                _ => read_member::<SignatureSpec>(&path, name, value, faults),
-            }
+                value => read_member::<SignatureSpec>(&path, &name, value, faults),
+            };
+            good.extend(value.map(|value| (name, value)));
         }
-    }
+        Value::Object(good)
+    });
+    Some(Value::Array(good.collect()))
 }
 
-fn read_section<T: DeserializeOwned>(path: &str, section: &Value, faults: &mut Vec<Fault>) {
-    match section {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                read_member::<T>(path, name, value, faults);
-            }
-        }
-        _ => faults.push(Fault::new(path, "must be an object")),
+fn read_section<T: DeserializeOwned>(path: &str, section: Value, faults: &mut Vec<Fault>) -> Option<Value> {
+    let Value::Object(fields) = section else {
+        faults.push(Fault::new(path, "must be an object"));
+        return None;
+    };
+    let mut good = Map::new();
+    for (name, value) in fields {
+        let value = read_member::<T>(path, &name, value, faults);
+        good.extend(value.map(|value| (name, value)));
     }
+    Some(Value::Object(good))
 }
 
-/// Tries one member of `T` alone, and of a list or an object one element at a time.
-fn read_member<T: DeserializeOwned>(path: &str, name: &str, value: &Value, faults: &mut Vec<Fault>) {
+/// Tries one member of `T` alone, and of a list or an object one element at a time. Gives back what can be read, with
+/// stand-ins for the rest; nothing where there is none.
+fn read_member<T: DeserializeOwned>(
+    path: &str,
+    name: &str,
+    value: Value,
+    faults: &mut Vec<Fault>,
+) -> Option<Value> {
     let field = Fault::new(name, "").under(path).field.trim_start_matches('.').to_owned();
-    let mut read = |field: String, value: Value| {
-        let member = Value::Object(Map::from_iter([(name.to_owned(), value)]));
-        let read = serde_json::from_value::<T>(member);
-        faults.extend(read.err().map(|error| explain(&field, &error)));
+    // `around` puts an element back into the list or object it is of.
+    let mut read = |field: String, value: Value, around: &dyn Fn(Value) -> Value| {
+        let member = Value::Object(Map::from_iter([(name.to_owned(), around(value.clone()))]));
+        let Err(error) = serde_json::from_value::<T>(member) else { return Some(value) };
+        faults.push(explain(&field, &error));
+        stand_ins().into_iter().find(|value| is_member::<T>(name, around(value.clone())))
     };
     match value {
-        Value::Array(items) if is_member::<T>(name, Value::Array(Vec::new())) => {
-            for (index, item) in items.iter().enumerate() {
-                read(format!("{field}[{index}]"), Value::Array(vec![item.clone()]));
-            }
+        Value::Array(items) if is_member::<T>(name, json!([])) => {
+            let around = |item| Value::Array(vec![item]);
+            let items = items.into_iter().enumerate();
+            let good = items.filter_map(|(index, item)| read(format!("{field}[{index}]"), item, &around));
+            Some(Value::Array(good.collect()))
         }
-        Value::Object(entries) if is_member::<T>(name, Value::Object(Map::new())) => {
-            for (key, entry) in entries {
-                read(format!("{field}.{key}"), Value::Object(Map::from_iter([(key.clone(), entry.clone())])));
-            }
+        Value::Object(entries) if is_member::<T>(name, json!({})) => {
+            let good = entries.into_iter().filter_map(|(key, entry)| {
+                let around = |entry| Value::Object(Map::from_iter([(key.clone(), entry)]));
+                Some((key.clone(), read(format!("{field}.{key}"), entry, &around)?))
+            });
+            Some(Value::Object(good.collect()))
         }
-        _ => read(field, value.clone()),
+        value => read(field, value, &|value| value),
     }
+}
+
+/// What can stand where a value cannot be read. A text is empty, which is no choice of any field; a number is one,
+/// which no rule on several numbers together finds too large.
+fn stand_ins() -> [Value; 4] {
+    [json!(""), json!(1), json!([]), json!({})]
 }
 
 fn is_member<T: DeserializeOwned>(name: &str, value: Value) -> bool {

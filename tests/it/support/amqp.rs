@@ -147,11 +147,20 @@ impl Amqp {
 
     /// Messages ready in a queue of this app, such as `retries`; none when it does not exist.
     pub(crate) async fn ready(&self, queue: &str) -> Option<u32> {
+        Some(self.depth(queue).await?.0)
+    }
+
+    /// Who takes from a queue of this app.
+    pub(crate) async fn consumers(&self, queue: &str) -> Option<u32> {
+        Some(self.depth(queue).await?.1)
+    }
+
+    async fn depth(&self, queue: &str) -> Option<(u32, u32)> {
         let channel = self.connection.create_channel().await.unwrap();
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let name = format!("{}.{queue}", self.prefix);
         let declared = channel.queue_declare(name.into(), options, FieldTable::default()).await;
-        let count = declared.ok().map(|queue| queue.message_count());
+        let count = declared.ok().map(|queue| (queue.message_count(), queue.consumer_count()));
         if count.is_some() {
             let _ = channel.close(200, "looked".into()).await;
         }

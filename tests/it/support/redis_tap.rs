@@ -1,11 +1,11 @@
 //! A way to Redis that a test can make refuse, fall silent or work again.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::free_port;
@@ -25,19 +25,18 @@ enum Mood {
 /// Stands before a Redis.
 pub(crate) struct RedisTap {
     port: u16,
-    mood: Arc<Mutex<Mood>>,
+    mood: watch::Sender<Mood>,
     task: JoinHandle<()>,
 }
 
 impl RedisTap {
     /// Before the Redis at this loopback port; passes everything on.
     pub(crate) async fn before(redis: u16) -> RedisTap {
-        let (port, mood) = (free_port(), Arc::new(Mutex::new(Mood::Works)));
+        let (port, (mood, seen)) = (free_port(), watch::channel(Mood::Works));
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let shared = Arc::clone(&mood);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(serve(client, redis, Arc::clone(&shared)));
+                tokio::spawn(serve(client, redis, seen.clone()));
             }
         });
         RedisTap { port, mood, task }
@@ -65,7 +64,7 @@ impl RedisTap {
     }
 
     fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
+        self.mood.send_replace(mood);
     }
 }
 
@@ -76,13 +75,13 @@ impl Drop for RedisTap {
 }
 
 /// One connection: commands one way, one at a time, answers the other.
-async fn serve(client: TcpStream, redis: u16, mood: Arc<Mutex<Mood>>) {
+async fn serve(client: TcpStream, redis: u16, mood: watch::Receiver<Mood>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", redis)).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let to_client = Arc::new(tokio::sync::Mutex::new(to_client));
     let answers = tokio::spawn(pass_on(from_server, Arc::clone(&to_client)));
-    let _ = commands(from_client, to_server, &to_client, &mood).await;
+    let _ = commands(from_client, to_server, &to_client, mood).await;
     answers.abort();
 }
 
@@ -101,17 +100,15 @@ async fn commands(
     from: OwnedReadHalf,
     mut to_server: OwnedWriteHalf,
     to_client: &tokio::sync::Mutex<OwnedWriteHalf>,
-    mood: &Mutex<Mood>,
+    mut mood: watch::Receiver<Mood>,
 ) -> std::io::Result<()> {
     let mut from = BufReader::new(from);
     while let Some((name, bytes)) = command(&mut from).await? {
-        let now = async || {
-            while matches!(*mood.lock().unwrap(), Mood::Silent) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            mood.lock().unwrap().clone()
+        // Nobody can change it any more once the tap is gone.
+        let Ok(now) = mood.wait_for(|mood| !matches!(mood, Mood::Silent)).await.map(|now| now.clone()) else {
+            return Ok(());
         };
-        match now().await {
+        match now {
             Mood::Refuses(error) => answer(to_client, &error).await?,
             Mood::RefusesWrites(error) if WRITES.contains(&name.as_str()) => {
                 answer(to_client, &error).await?

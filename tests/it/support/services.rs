@@ -234,6 +234,13 @@ impl PrivateRedis {
         command.query_async(&mut connection).await.unwrap()
     }
 
+    /// Whether it answers at once.
+    pub(crate) async fn answers(&self) -> bool {
+        let client = redis::Client::open(self.url()).unwrap();
+        let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
+        redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
+    }
+
     /// Everything it holds, names and values.
     pub(crate) async fn dump(&self) -> Vec<u8> {
         let mut dump = Vec::new();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::faults::Faults;
 use crate::domain::auth::{Auth, TokenRequest, token};
 use crate::domain::fault::Fault;
+use crate::domain::secret::Secret;
 use crate::domain::spec::AuthSpec;
 use crate::domain::template::Userinfo;
 
@@ -50,8 +51,9 @@ pub(super) fn check_auth(
         }
     };
     faults.only("auth", &spec.kind, &given, needed);
-    let missing = given.iter().filter(|(name, is_given)| !is_given && needed.contains(name));
-    for (name, _) in missing {
+    let mut is_incomplete = false;
+    for (name, _) in given.iter().filter(|(name, is_given)| !is_given && needed.contains(name)) {
+        is_incomplete = true;
         faults.add(&format!("auth.{name}"), format!("is missing: `{}` needs it", spec.kind));
     }
     if let Some(userinfo) = userinfo {
@@ -60,13 +62,21 @@ pub(super) fn check_auth(
         }
         faults.0.push(credentials_twice());
     }
-    match (spec.kind.as_str(), &spec.name, &spec.value, &spec.token, &spec.username, &spec.password) {
-        ("none", ..) => Some(Auth::None),
-        (_, Some(name), Some(value), ..) => faults.keep("auth", Auth::header(name, value)),
-        (_, _, _, Some(token), ..) => faults.keep("auth", Auth::bearer(token)),
-        (_, _, _, _, Some(username), Some(password)) => faults.keep("auth", Auth::basic(username, password)),
-        _ => None,
-    }
+    // Beside one that is missing the other is looked at all the same.
+    let some = Secret::new("x");
+    let good = match spec.kind.as_str() {
+        "none" => Some(Auth::None),
+        "header" => {
+            let (name, value) = (spec.name.as_deref().unwrap_or("x"), spec.value.as_ref().unwrap_or(&some));
+            faults.keep("auth", Auth::header(name, value))
+        }
+        "bearer" => faults.keep("auth", Auth::bearer(spec.token.as_ref().unwrap_or(&some))),
+        _ => {
+            let (name, word) = (spec.username.as_deref().unwrap_or("x"), spec.password.as_ref());
+            faults.keep("auth", Auth::basic(name, word.unwrap_or(&some)))
+        }
+    };
+    good.filter(|_| !is_incomplete)
 }
 
 fn credentials_twice() -> Fault {

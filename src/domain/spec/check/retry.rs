@@ -53,17 +53,21 @@ pub(super) fn check_retry(spec: Option<&RetrySpec>, faults: &mut Faults) -> Opti
         Some(_) => faults.unknown("retry.when_down", "`burn`"),
     }
     let on = spec.on.as_deref().map(|items| check_statuses("retry.on", items, faults));
-    let policy = check_policy(spec, faults)?;
+    let policy = check_policy(spec, faults);
+    let is_known = policy.is_some();
     let retry = Retry {
-        policy,
+        policy: policy.unwrap_or(RetryPolicy::None),
         on: on.flatten(),
         retry_after: spec.retry_after.unwrap_or(default.retry_after),
         #[expect(clippy::cast_possible_truncation, reason = "a share of 0 to 1 needs no more digits")]
         jitter: spec.jitter.map_or(default.jitter, |jitter| jitter as f32),
         on_gone,
     };
-    faults.keep("retry", retry.check().map_err(|fault| Fault::new(fault.field(), fault.to_string())))?;
-    Some(retry)
+    let broken = retry.faults();
+    let is_good = is_known && broken.is_empty();
+    let broken = broken.into_iter().map(|fault| Fault::new(fault.field(), fault.to_string()).under("retry"));
+    faults.0.extend(broken);
+    is_good.then_some(retry)
 }
 
 fn check_policy(spec: &RetrySpec, faults: &mut Faults) -> Option<RetryPolicy> {

@@ -27,7 +27,9 @@ pub(super) fn check_signatures(
         .zip(specs)
         .filter_map(|(field, spec)| check_signature(&field, spec, faults).map(|scheme| (field, scheme)))
         .collect();
-    let sends_timestamp = schemes.iter().any(|(_, scheme)| scheme.sends_timestamp());
+    // One that is wrong may have been meant to send it.
+    let sends_timestamp =
+        schemes.len() < specs.len() || schemes.iter().any(|(_, scheme)| scheme.sends_timestamp());
     for (field, _) in schemes.iter().filter(|(_, scheme)| scheme.signs_timestamp() && !sends_timestamp) {
         let fault = Fault::new(format!("{field}.timestamp_header"), "is missing: the time is signed");
         faults.0.push(fault.hint("name the header from which the receiver takes the time"));
