@@ -72,6 +72,7 @@ mod tests {
             tags: Tags::default(),
             routing_key: String::new(),
             redelivered: false,
+            asker: None,
             original: Box::new(Nothing),
         }
     }

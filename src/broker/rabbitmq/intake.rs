@@ -320,6 +320,10 @@ impl QueueLine {
             }
         };
         match end {
+            // A call that is handed back is answered as interrupted: what has been fetched is answered here.
+            End::Stopped | End::Paused | End::Resized(_) if self.queue == Queue::Calls => {
+                self.pass_on_the_rest(channel, consumer, &line).await;
+            }
             End::Stopped | End::Paused | End::Resized(Change::Shrunk) => {
                 hand_back_the_rest(channel, consumer, &line).await;
             }

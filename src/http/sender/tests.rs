@@ -134,6 +134,7 @@ fn post(url: impl AsRef<str>) -> Request {
         ]),
         body: Bytes::from_static(b"{\"a\":1}").into(),
         timeout: Duration::from_secs(5),
+        reads_answer: false,
         token: None,
     }
 }
