@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod caller;
+pub mod calls;
 pub mod dead;
 pub mod events;
 pub mod keys;

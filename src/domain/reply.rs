@@ -30,6 +30,8 @@ const HEADERS: [&str; 10] = [
     "x-correlation-id",
     "x-request-id",
 ];
+/// JSON that nests deeper goes on as text: many parsers end at 128, and the caller's reads all that is around it too.
+const DEPTH_MAX: usize = 100;
 /// Longer values are left out.
 const HEADER_BYTES_MAX: usize = 1024;
 
@@ -196,9 +198,28 @@ fn shown_body(body: &[u8], veil: &Veil) -> (&'static str, Option<Box<RawValue>>)
     let Ok(plain) = std::str::from_utf8(body) else { return ("base64", text(&BASE64.encode(body))) };
     let plain = veil.hide(plain);
     match serde_json::from_str::<Box<RawValue>>(&plain) {
-        Ok(json) => ("json", Some(json)),
-        Err(_) => ("text", text(&plain)),
+        Ok(json) if depth(&plain) <= DEPTH_MAX => ("json", Some(json)),
+        _ => ("text", text(&plain)),
     }
+}
+
+/// How deep JSON nests; a bracket in a string is none.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut is_text, mut is_escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' if !is_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !is_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 #[cfg(test)]
@@ -265,6 +286,7 @@ mod tests {
         assert_eq!((&binary["body"], &binary["body_encoding"]), (&json!("/wA="), &json!("base64")));
         let deep = "[".repeat(5_000) + &"]".repeat(5_000);
         assert_eq!(shown(&[], Some(deep.as_bytes()))["body_encoding"], "text");
+        assert_eq!((depth(r#"{"a":["]]\"[[[", {}]}"#), depth("1")), (3, 0));
     }
 
     #[test]

@@ -5,11 +5,13 @@
     reason = "a test that cannot go on fails, and says where its logs are"
 )]
 
+mod answers;
 mod api;
 mod apply;
 mod bad_input;
 mod bench;
 mod broker;
+mod calls;
 mod canary;
 mod cli;
 mod config;
