@@ -116,6 +116,7 @@ impl From<Refused> for Failure {
             Refused::Stale { .. } => {
                 Failure::world(text).hint("nothing was written; look at it again and repeat the change")
             }
+            Refused::Busy(_) => Failure::world(text),
             Refused::Conflict { hint, .. } => Failure::world(text).hint(hint),
             Refused::Failed(error) => Failure::from(error),
         }

@@ -35,9 +35,8 @@ use crate::worker::{self, Places, Worker, drain};
 const SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 /// How long an unconfirmed publish is tried before its source is handed back.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(600);
-/// Calls taken at once and not yet acknowledged, which they are before anybody is asked; and their bytes.
+/// Calls taken at once and not yet acknowledged, which they are before anybody is asked.
 const CALLS_PREFETCH: u16 = 32;
-const CALLS_BYTES_MAX: u64 = 64 << 20;
 /// Room of the drain in each dead queue.
 const DRAIN_PREFETCH: u16 = 200;
 /// How long requests under way have at the end.
@@ -374,8 +373,9 @@ impl Process {
             share(Queue::Events, shares.events),
             share(Queue::Deliveries, shares.deliveries),
             share(Queue::Retries, shares.retries),
-            // On top of the prefetch: calls are few, and wait for nobody.
-            self.share(Queue::Calls, CALLS_PREFETCH, CALLS_BYTES_MAX),
+            // On top of the prefetch, and whatever their size: what is on its way to a consumer that is made anew comes
+            // redelivered, and a redelivered call is not made.
+            self.share(Queue::Calls, CALLS_PREFETCH, u64::MAX),
         ]
     }
 

@@ -98,8 +98,8 @@ impl Desk {
         let hints = Hints { time: Some(&time), ..Hints::default() };
         let unreadable = |why: crate::domain::event::Unreadable| Refused::fault("", why.to_string(), "");
         let event = Event::parse(&body, &hints).map_err(unreadable)?;
-        let busy = || Refused::Failed(anyhow::anyhow!("too many calls wait for their answers"));
-        let _place = way.waiting.enter(&event.tenant).ok_or_else(busy)?;
+        let busy = Refused::Busy("too many calls wait for their answers");
+        let _place = way.waiting.enter(&event.tenant).ok_or(busy)?;
 
         let found = self.subscribed(&event.tenant);
         let found = timeout_at(way.deadline, found).await.map_err(|_| late("the store"))??;

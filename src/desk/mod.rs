@@ -98,6 +98,9 @@ pub enum Refused {
     /// It does not fit what is there.
     #[error("{message}")]
     Conflict { message: String, hint: &'static str },
+    /// There is no room for it now.
+    #[error("{0}")]
+    Busy(&'static str),
     /// The store or the broker does not do its part.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),

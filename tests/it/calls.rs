@@ -6,6 +6,7 @@ use lapin::BasicProperties;
 use serde_json::{Value, json};
 
 use crate::support::app::{event, subscription};
+use crate::support::document::example;
 use crate::support::{App, Caller, Receiver, Reply, ask, eventually};
 
 const KIND: &str = "annotation_content.user_update";
@@ -82,8 +83,11 @@ async fn every_subscription_that_is_asked_answers_once_and_the_ordinary_ones_get
             && serve.metric("paperboy_in_hand", "").await < 0.5
     })
     .await;
-    let log = app.json(&["deliveries", "list", "--tenant", "acme"]).await;
-    assert!(log.iter().any(|row| row["what"] == "answered" && row["status"] == 422), "{log:?}");
+    eventually("the delivery log has what was not taken", 10, || async {
+        let log = app.json(&["deliveries", "list", "--tenant", "acme"]).await;
+        log.iter().any(|row| row["what"] == "answered" && row["status"] == 422)
+    })
+    .await;
     assert_eq!(app.json(&["dead", "list"]).await, Vec::<Value>::new());
     serve.stop().await;
 }
@@ -177,7 +181,7 @@ async fn a_hostile_reply_to_harms_nobody() {
         amqp.publish("document.processed", &ordinary, BasicProperties::default()).await;
         // An honest caller beside each of them, through the same connection.
         let said = caller.call(KIND, &call_event(&format!("honest_{id}"))).await;
-        assert_eq!((said.len(), &said[0].json["status"]), (1, &json!(200)), "{reply_to}");
+        assert_eq!((said.len(), &said[0].json["status"]), (1, &json!(200)), "{reply_to}: {said:?}");
     }
     // 24 hostile and 24 honest calls, the first one, and 24 ordinary events.
     let hits = receiver.wait_for(73, 30).await;
@@ -323,4 +327,86 @@ async fn a_tenants_key_calls_for_its_own_tenant_only() {
     assert_eq!(receiver.count(), hits);
     assert_eq!(call(&acme, &nameless).send().await.is(200)["data"].as_array().unwrap().len(), 1);
     serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_calls_and_is_answered() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(200).body(r#"{"messages": ["seen"]}"#)).await;
+    let serve = app.serve("all").await;
+    let run = async || {
+        let mut command = app.command_of(&example("caller").display().to_string());
+        command.env("AMQP_URL", app.setting("BROKER__URL")).env("EXCHANGE", format!("{}.calls", app.prefix));
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    let nobody = run().await;
+    assert_eq!((nobody.len(), &nobody[0]["error"]), (1, &json!("no subscriber")));
+    app.subscribe_all(&[interactive(&receiver.url("/1")), interactive(&receiver.url("/2"))]).await;
+    let said = run().await;
+    assert_eq!(said.len(), 2);
+    assert!(said.iter().all(|one| one["body"]["messages"][0] == "seen"), "{said:?}");
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_answered_before_the_process_stops() {
+    let mut app = App::new();
+    app.set("DELIVERY__GRACE_S", "3");
+    let receiver = Receiver::start(|hit| match hit.path.as_str() {
+        "/soon" => Reply::status(200).body("{}").after(Duration::from_secs(1)),
+        _ => Reply::status(200).after(Duration::from_secs(60)),
+    })
+    .await;
+    let serve = app.serve("all").await;
+    let soon = app.subscribe(interactive(&receiver.url("/soon"))).await;
+    let never = app.subscribe(interactive(&receiver.url("/never"))).await;
+    let mut caller = Caller::with_queue(&app).await;
+    caller.send(KIND, &call_event("evt_1"), caller.asking("c")).await;
+    eventually("the call is in hand", 10, || async {
+        serve.metric("paperboy_calls_total", "answered").await > 0.5
+    })
+    .await;
+    let stopping = serve.stop();
+    let hearing = async { [caller.hear().await, caller.hear().await] };
+    let ((), said) = tokio::join!(stopping, hearing);
+    assert_eq!((&said[0].json["subscription"], &said[0].json["status"]), (&json!(soon.id), &json!(200)));
+    assert_eq!(
+        (&said[1].json["subscription"], &said[1].json["error"]),
+        (&json!(never.id), &json!("interrupted"))
+    );
+    assert_eq!(app.amqp().await.ready("calls").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_wait_leave_room_for_other_subscriptions() {
+    let app = App::new();
+    let receiver = Receiver::start(|hit| match hit.path.as_str() {
+        "/hangs" => Reply::status(200).after(Duration::from_secs(60)),
+        _ => Reply::status(200).body("{}"),
+    })
+    .await;
+    let serve = app.serve("all").await;
+    app.subscribe(interactive(&receiver.url("/hangs"))).await;
+    let mut other = interactive(&receiver.url("/quick"));
+    other["tenant"] = json!("bolt");
+    app.subscribe(other).await;
+    let mut caller = Caller::with_queue(&app).await;
+    for n in 0..80 {
+        caller.send(KIND, &call_event(&format!("evt_{n}")), caller.asking("c")).await;
+    }
+    // Sixteen are more than one subscription may keep waiting; they are told at once.
+    for _ in 0..16 {
+        assert_eq!(caller.hear().await.json["error"], "busy");
+    }
+    let said = Caller::with_queue(&app).await.call(KIND, &event("evt_b", "bolt", KIND)).await;
+    assert_eq!(said[0].json["status"], 200);
+    eventually("acknowledged calls are in hand all the same", 10, || async {
+        (63.5..64.5).contains(&serve.metric("paperboy_in_hand", "").await)
+    })
+    .await;
+    assert_eq!(app.amqp().await.ready("calls").await, Some(0));
+    serve.kill().await;
 }
