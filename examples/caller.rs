@@ -1,4 +1,5 @@
 //! Publishes one interactive event and prints what its receivers say to it.
+#![expect(clippy::print_stdout, reason = "what its receivers say is what it is run for")]
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;

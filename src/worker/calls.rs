@@ -103,7 +103,7 @@ impl Drop for Question<'_> {
 
 /// How the part of a call ended that comes before its acknowledgement.
 enum Prepared<'a> {
-    Ask(Event<'a>, Tags, Parted),
+    Ask(Box<(Event<'a>, Parted)>),
     Tell(Failed, String),
     /// A copy for an ordinary subscriber is not confirmed, or the message is somebody else's by now.
     HandBack,
@@ -143,7 +143,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 receipt.acknowledge();
                 calls.tell_alone(&asker, why, detail).await;
             }
-            Prepared::Ask(_, _, parted) if parted.replies() == 0 => {
+            Prepared::Ask(whom) if whom.1.replies() == 0 => {
                 receipt.acknowledge();
                 let detail = "no subscription of the tenant wants this event answered";
                 calls.tell_alone(&asker, Failed::NoSubscriber, detail).await;
@@ -153,9 +153,10 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 let detail = "another process had this call and may have made it; it is not made again";
                 calls.tell_alone(&asker, Failed::Interrupted, detail).await;
             }
-            Prepared::Ask(event, tags, parted) => {
+            Prepared::Ask(whom) => {
                 receipt.acknowledge();
-                self.ask(calls, &asker, &message, &event, &tags, parted, deadline).await;
+                let (event, parted) = *whom;
+                self.ask(calls, &asker, &message, &event, parted, deadline).await;
             }
         }
         hand.settled(Ending::Answered);
@@ -190,7 +191,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         if !all.is_ok_and(|confirmed| confirmed.into_iter().all(|is_safe| is_safe)) {
             return Prepared::HandBack;
         }
-        Prepared::Ask(event, message.tags.clone(), parted)
+        Prepared::Ask(Box::new((event, parted)))
     }
 
     /// Who is asked and who only gets it; none while nobody can tell.
@@ -222,14 +223,12 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         None
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, in its parts")]
     async fn ask(
         &self,
         calls: &Calls,
         asker: &Asker,
         message: &Message,
         event: &Event<'_>,
-        tags: &Tags,
         parted: Parted,
         deadline: Instant,
     ) {
@@ -264,7 +263,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             };
             let Some(one) = one else { break false };
             questions.remove(&one.subscription.id);
-            self.note_asked(event, tags, &one);
+            self.note_asked(event, &message.tags, &one);
             calls.tell(asker, replies, &one.reply).await;
         };
         if is_cut_off {

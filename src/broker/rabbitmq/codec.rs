@@ -102,7 +102,7 @@ pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
         // The broker's own mark of a message it gave up on. A client's copy of it never gets this far: we
         // publish to the dead queues from a whitelist.
         let poisoned = is_dead(queue) && headers.contains_key("x-death");
-        if !is_from_outside(queue) && !(poisoned && queue == Queue::DeadEvents) {
+        if !(is_from_outside(queue) || poisoned && queue == Queue::DeadEvents) {
             read_ours(headers, &mut tags);
         }
         if poisoned {

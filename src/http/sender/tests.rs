@@ -606,7 +606,7 @@ fn wanting_all(url: &str) -> Request {
 #[tokio::test]
 async fn a_whole_answer_is_read_only_for_whoever_asks_for_it() {
     let head = "HTTP/1.1 422 No\r\ncontent-length: 9\r\nx-request-id: r1\r\n\r\n";
-    let receiver = Receiver::answering(&format!("{head}{{\"a\": 1}}\n")).await;
+    let receiver = Receiver::answering(format!("{head}{{\"a\": 1}}\n")).await;
     let answer = sender().send(wanting_all(&receiver.url("/"))).await;
     let whole = answer.whole.unwrap();
     assert_eq!((answer.seen, &whole.body.unwrap()[..]), (Seen::Status(422), &b"{\"a\": 1}\n"[..]));
