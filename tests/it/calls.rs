@@ -222,7 +222,10 @@ async fn a_call_that_is_no_event_is_answered_and_no_dead_letter() {
     caller.send(KIND, br#"{"tenant": "acme", "data": 1}"#, properties).await;
     assert_eq!(caller.hear().await.json["status"], 200);
     let hits = receiver.wait_for(2, 10).await;
-    assert!(hits.iter().all(|hit| hit.id() == "evt_beside" && hit.header("paperboy-attempt") == "1"), "{hits:?}");
+    assert!(
+        hits.iter().all(|hit| hit.id() == "evt_beside" && hit.header("paperboy-attempt") == "1"),
+        "{hits:?}"
+    );
     assert_eq!((receiver.count(), app.amqp().await.ready("dead.events").await), (2, Some(0)));
     assert_eq!(app.json(&["dead", "list"]).await, Vec::<Value>::new());
     serve.stop().await;
