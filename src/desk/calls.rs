@@ -13,7 +13,8 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Caller, Courier, Desk, Publisher, Refused, events};
-use crate::domain::event::{Event, Hints};
+use crate::domain::event::{Event, Hints, Unreadable};
+use crate::domain::fault::Fault;
 use crate::domain::name::Tenant;
 use crate::domain::reply::{Failed, Reply};
 use crate::domain::request::Request;
@@ -96,7 +97,7 @@ impl Desk {
         let now = jiff::Timestamp::now();
         let time = now.to_string();
         let hints = Hints { time: Some(&time), ..Hints::default() };
-        let unreadable = |why: crate::domain::event::Unreadable| Refused::fault("", why.to_string(), "");
+        let unreadable = |why: Unreadable| Refused::Faults(vec![Fault::new("", why.to_string())]);
         let event = Event::parse(&body, &hints).map_err(unreadable)?;
         let busy = Refused::Busy("too many calls wait for their answers");
         let _place = way.waiting.enter(&event.tenant).ok_or(busy)?;
