@@ -50,10 +50,7 @@ pub(super) fn operations() -> Vec<Operation> {
             lost or says 503: receivers can tell repetitions by `webhook-id`. With `application/x-ndjson`, at most \
             10000 events, each line is answered by one: `published`, `invalid` with its faults, or `failed`, which \
             may be sent again. A tenant's key may leave `tenant` out.",
-        parameters: vec![json!({
-            "name": "traceparent", "in": "header", "description": "W3C trace context that travels with the event",
-            "schema": { "type": "string", "maxLength": TRACEPARENT_BYTES_MAX },
-        })],
+        parameters: vec![traceparent_parameter()],
         body: Some(json!({
             "required": true,
             "content": {
@@ -184,8 +181,15 @@ async fn confirmed(v1: &V1, message: Outgoing, deadline: Instant) -> Result<(), 
     tokio::time::timeout_at(deadline, publish).await.unwrap_or_else(late)
 }
 
+pub(super) fn traceparent_parameter() -> Value {
+    json!({
+        "name": "traceparent", "in": "header", "description": "W3C trace context that travels with the event",
+        "schema": { "type": "string", "maxLength": TRACEPARENT_BYTES_MAX },
+    })
+}
+
 /// The trace context, if it is one that may travel.
-fn traceparent(headers: &HeaderMap) -> Option<String> {
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
     let value = headers.get("traceparent")?.to_str().ok()?;
     let is_good = (1..=TRACEPARENT_BYTES_MAX).contains(&value.len())
         && value.bytes().all(|byte| byte.is_ascii_graphic());

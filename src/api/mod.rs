@@ -4,6 +4,7 @@
 //! are made from that list. What an operation does is in `desk`; here is only how requests come and answers look.
 
 mod audit;
+mod calls;
 mod creation;
 mod dead_letters;
 mod door;
@@ -32,6 +33,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::desk::calls::Waiting;
 use crate::desk::keys::{Buckets, KeyRing};
 use crate::desk::{Courier, Desk, Publisher};
 pub use health::{Probe, Readiness};
@@ -64,6 +66,8 @@ pub struct V1 {
     room: Arc<Semaphore>,
     /// Publishes under way at once.
     publishes: Semaphore,
+    /// Calls that wait for answers.
+    waiting: Waiting,
     /// Changes under way, which go on when whoever asked has gone.
     changes: TaskTracker,
 }
@@ -108,6 +112,7 @@ impl V1 {
             is_loopback: address.ip().to_canonical().is_loopback(),
             room: Arc::new(Semaphore::new(limits.bodies_bytes_max.div_ceil(request::ROOM_BYTES))),
             publishes: Semaphore::new(PUBLISHES_MAX),
+            waiting: Waiting::default(),
             changes: TaskTracker::new(),
         }
     }
@@ -138,10 +143,16 @@ pub async fn serve(listener: TcpListener, state: State, connections: Connections
 
 /// Every operation of `/v1`.
 fn operations() -> Vec<Operation> {
-    [events::operations(), subscriptions::operations(), dead_letters::operations(), audit::operations()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        events::operations(),
+        calls::operations(),
+        subscriptions::operations(),
+        dead_letters::operations(),
+        audit::operations(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn router(state: State) -> Router {

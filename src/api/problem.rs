@@ -109,6 +109,7 @@ impl From<Refused> for Problem {
             Refused::Faults(faults) => Problem::faults(faults),
             Refused::Missing { .. } => Problem::missing(text),
             Refused::Forbidden(_) => Problem::forbidden(text),
+            Refused::Busy(why) => Problem::unavailable(why),
             Refused::Stale { .. } => {
                 Problem::new(StatusCode::PRECONDITION_FAILED, "changed", "changed meanwhile", text)
                     .hint("GET it again and repeat the change with its new `ETag`")

@@ -50,8 +50,21 @@ pub struct Message {
     pub routing_key: String,
     /// The broker handed it out before.
     pub redelivered: bool,
+    /// Who waits for an answer; of calls only.
+    pub asker: Option<Box<Asker>>,
     /// Everything it arrived with, for an unreadable message's dead letter.
     pub original: Box<dyn Original>,
+}
+
+/// Whoever called, and where the answer goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asker {
+    /// A stranger's word: the name of a queue.
+    pub reply_to: Option<String>,
+    /// Repeated in every answer.
+    pub correlation_id: Option<String>,
+    /// How long the caller waits, in milliseconds from the call.
+    pub expires_ms: Option<u64>,
 }
 
 impl fmt::Debug for Message {

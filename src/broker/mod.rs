@@ -9,8 +9,9 @@ pub mod receipt;
 pub mod windows;
 
 use std::fmt;
+use std::pin::Pin;
 
-pub use message::{Message, Original, Outgoing, Tags};
+pub use message::{Asker, Message, Original, Outgoing, Tags};
 pub use receipt::Receipt;
 pub use windows::Windows;
 
@@ -27,12 +28,20 @@ pub enum Queue {
     DeadDeliveries,
     /// Events that could not be read.
     DeadEvents,
+    /// Interactive events, whose callers wait.
+    Calls,
 }
 
 impl Queue {
     /// Every queue, in the order of the variants.
-    pub const ALL: [Queue; 5] =
-        [Queue::Events, Queue::Deliveries, Queue::Retries, Queue::DeadDeliveries, Queue::DeadEvents];
+    pub const ALL: [Queue; 6] = [
+        Queue::Events,
+        Queue::Deliveries,
+        Queue::Retries,
+        Queue::DeadDeliveries,
+        Queue::DeadEvents,
+        Queue::Calls,
+    ];
 
     /// The word for this queue in logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -42,6 +51,7 @@ impl Queue {
             Queue::Retries => "retries",
             Queue::DeadDeliveries => "dead.deliveries",
             Queue::DeadEvents => "dead.events",
+            Queue::Calls => "calls",
         }
     }
 }
@@ -67,6 +77,8 @@ pub enum Target {
     DeadDeliveries,
     /// The queue of events that could not be read.
     DeadEvents,
+    /// The exchange of receivers' answers; the routing key is the event's type. Nobody has to be bound to it.
+    Answers,
 }
 
 /// A message in hand, with the receipt that must be settled.
@@ -105,6 +117,18 @@ pub trait Broker: Send + Sync + 'static {
         target: Target,
         message: Outgoing,
     ) -> impl Future<Output = Result<(), Unconfirmed>> + Send;
+}
+
+/// Speaks to callers, who wait for an answer and may be gone.
+pub trait Replier: Send + Sync + 'static {
+    /// Sends one of `replies` messages to whoever asked; at most once, and no later than in a few seconds. Whether
+    /// it got there is counted and nobody's concern.
+    fn reply(
+        &self,
+        asker: Asker,
+        replies: u32,
+        body: Vec<u8>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 impl<B: Broker> Broker for std::sync::Arc<B> {

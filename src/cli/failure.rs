@@ -117,6 +117,7 @@ impl From<Refused> for Failure {
             Refused::Stale { .. } => {
                 Failure::world(text).hint("nothing was written; look at it again and repeat the change")
             }
+            Refused::Busy(_) => Failure::world(text),
             Refused::Conflict { hint, .. } => Failure::world(text).hint(hint),
             Refused::Second { preset, id } => Failure::world(text).hint(match preset.rules.second {
                 Some(Second::Update) => format!("change it: `paperboy subscription update {id}`"),

@@ -19,7 +19,7 @@ use super::shelf::RedisShelf;
 use super::{Common, Failure, descriptors, log, replaying, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::rabbitmq::{Intake, RabbitMq, Share};
-use crate::broker::{Queue, Windows};
+use crate::broker::{Queue, Replier, Windows};
 use crate::cache::Freshness;
 use crate::cache::directory::CachedDirectory;
 use crate::cache::redis::Redis;
@@ -35,6 +35,8 @@ use crate::worker::{self, Places, Worker, drain};
 const SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 /// How long an unconfirmed publish is tried before its source is handed back.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(600);
+/// Calls taken at once and not yet acknowledged, which they are before anybody is asked.
+const CALLS_PREFETCH: u16 = 32;
 /// Room of the drain in each dead queue.
 const DRAIN_PREFETCH: u16 = 200;
 /// How long requests under way have at the end.
@@ -211,7 +213,7 @@ impl Process {
             delivering_now = Some((Arc::clone(&balance), Arc::clone(&places)));
             let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
-            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), places, recorder)));
+            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), places, recorder)?));
 
             // Only publishing has to be possible: who subscribes is asked of the event later.
             let (gate, gate_open) = watch::channel(false);
@@ -372,6 +374,9 @@ impl Process {
             share(Queue::Events, shares.events),
             share(Queue::Deliveries, shares.deliveries),
             share(Queue::Retries, shares.retries),
+            // On top of the prefetch, and whatever their size: what is on its way to a consumer that is made anew comes
+            // redelivered, and a redelivered call is not made.
+            self.share(Queue::Calls, CALLS_PREFETCH, u64::MAX),
         ]
     }
 
@@ -386,7 +391,7 @@ impl Process {
         balance: Arc<Balance>,
         places: Arc<Places>,
         recorder: Recorder,
-    ) -> impl Future<Output = worker::Finish> + Send + use<> {
+    ) -> Result<impl Future<Output = worker::Finish> + Send + use<>, Failure> {
         let settings = worker::Settings {
             event_bytes_max: self.config.limits.event_bytes_max,
             unit: Duration::from_millis(self.config.broker.delay_unit_ms.into()),
@@ -403,17 +408,22 @@ impl Process {
             Arc::clone(&balance),
             Arc::clone(&places),
         );
-        let worker = Arc::new(worker.recording(recorder));
+        let replies = Arc::new(self.broker.replies()?);
+        let worker = Arc::new(worker.recording(recorder).answering(Arc::clone(&replies) as Arc<dyn Replier>));
         let sender = Arc::clone(&self.sender);
-        async move {
+        Ok(async move {
             let gauge = tokio::spawn(publish_gauges(balance, places));
             let finish = worker.run(intake.taken).await;
             // Ends once every receipt is told to the broker.
             let _ = intake.task.await;
+            // The worker had the other hold on it.
+            if let Some(replies) = Arc::into_inner(replies) {
+                replies.close().await;
+            }
             sender.close().await;
             gauge.abort();
             finish
-        }
+        })
     }
 }
 

@@ -82,8 +82,14 @@ impl Facts {
     async fn gather(config: &Config) -> Result<Facts, Failure> {
         let inspector = services::inspector(config).await?;
         let topology = inspector.topology().clone();
-        let kinds =
-            [Queue::Events, Queue::Deliveries, Queue::Retries, Queue::DeadDeliveries, Queue::DeadEvents];
+        let kinds = [
+            Queue::Events,
+            Queue::Deliveries,
+            Queue::Retries,
+            Queue::Calls,
+            Queue::DeadDeliveries,
+            Queue::DeadEvents,
+        ];
         let names: Vec<String> = kinds
             .iter()
             .map(|queue| topology.queue(*queue))

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod caller;
+pub mod calls;
 pub mod dead;
 pub mod events;
 pub mod keys;
@@ -102,6 +103,9 @@ pub enum Refused {
     /// Its platform lets a customer have one, and this one is there.
     #[error("{}", preset::too_many(preset, id))]
     Second { preset: &'static Preset, id: String },
+    /// There is no room for it now.
+    #[error("{0}")]
+    Busy(&'static str),
     /// The store or the broker does not do its part.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),

@@ -22,6 +22,7 @@ pub mod placeholder;
 pub mod places;
 pub mod pointer;
 pub mod preset;
+pub mod reply;
 pub mod request;
 pub mod retry;
 pub mod seal;

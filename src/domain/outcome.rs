@@ -3,6 +3,7 @@
 //! An [`Answer`] is what the HTTP edge saw; an [`Outcome`] is what that means for this subscription. What we do
 //! about it (retry, give up) is a verdict and belongs to `retry`.
 
+use http::HeaderMap;
 use jiff::civil::DateTime;
 use jiff::fmt::strtime;
 use jiff::tz::Offset;
@@ -21,8 +22,23 @@ pub struct Answer {
     pub elapsed_ms: u64,
     /// The beginning of the answer's body, at most 1 KiB; empty after a success nobody looks at.
     pub excerpt: Vec<u8>,
+    /// The whole answer, where the request asked for it and it came; in a box, since hardly any does.
+    pub whole: Option<Box<Whole>>,
     /// Nothing was sent because this process lacks what it takes (open files, memory): the receiver has no part in it.
     pub is_our_fault: bool,
+}
+
+/// An answer read to its end, for whoever wants more of it than its status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    pub headers: HeaderMap,
+    /// `None` where it is longer than [`Whole::BYTES_MAX`].
+    pub body: Option<Vec<u8>>,
+}
+
+impl Whole {
+    /// The longest body that is read, in bytes.
+    pub const BYTES_MAX: usize = 1 << 20;
 }
 
 impl Answer {
@@ -163,6 +179,7 @@ mod tests {
             retry_after,
             elapsed_ms: 1,
             excerpt: Vec::new(),
+            whole: None,
             is_our_fault: false,
         };
         Outcome::judge(&StatusSet::parse(success).unwrap(), &answer)

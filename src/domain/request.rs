@@ -46,8 +46,10 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The bytes that were signed.
     pub body: Payload,
-    /// Until the head of the answer is there.
+    /// Until the head of the answer is there; until its end with `reads_answer`.
     pub timeout: Duration,
+    /// Somebody wants the whole answer, not only its head.
+    pub reads_answer: bool,
     /// The login whose token goes out as `authorization`, which `headers` then lacks.
     pub token: Option<Arc<TokenRequest>>,
 }
@@ -259,7 +261,7 @@ pub fn build(
         scheme.sign(&id, context.now_unix_s, &body, &mut headers);
     }
     let token = subscription.auth.token_request().cloned();
-    Ok(Request { method: plan.method, url, headers, body, timeout: plan.timeout, token })
+    Ok(Request { method: plan.method, url, headers, body, timeout: plan.timeout, reads_answer: false, token })
 }
 
 /// The value of `webhook-id`: the event's id if receivers can be trusted to take it, else `evt_` and the

@@ -48,6 +48,8 @@ pub struct Subscription {
     /// What counts as delivered.
     pub success: StatusSet,
     pub retry: Retry,
+    /// Whether receivers' answers are published for the platform.
+    pub publishes_answer: bool,
     /// Hides its secrets in what its receiver answers.
     pub veil: Veil,
 }

@@ -13,6 +13,7 @@ mod resolver;
 pub mod rule;
 pub mod sender;
 pub mod tokens;
+mod whole;
 
 use std::future::Future;
 

@@ -19,6 +19,7 @@ use super::{
     guard::Guard,
     pieces,
     tokens::{LoginAnswer, Shelf, Tokens, is_too_long},
+    whole,
 };
 use crate::domain::{
     auth::{Auth, TokenRequest},
@@ -30,7 +31,7 @@ use crate::domain::{
 };
 
 /// Bytes kept of an answer that is no success.
-const EXCERPT_BYTES_MAX: usize = 1024;
+pub(super) const EXCERPT_BYTES_MAX: usize = 1024;
 /// Time the excerpt is waited for; the answer itself is known by then.
 const EXCERPT_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -163,25 +164,35 @@ impl Sender {
             self.drains.take(response);
         }
         let seen = Seen::Status(status.as_u16());
-        Answer { seen, cause: None, retry_after, elapsed_ms, excerpt, is_our_fault: false }
+        Answer { seen, cause: None, retry_after, elapsed_ms, excerpt, whole: None, is_our_fault: false }
     }
 }
 
 impl Transport for Sender {
-    /// Fails as `timeout` when the head of the answer is not complete within `request.timeout`, and as `auth` when a
+    /// Fails as `timeout` when the head of the answer (all of it with `reads_answer`) is not complete within
+    /// `request.timeout`, and as `auth` when a
     /// login before it brings no token.
     async fn send(&self, request: Request) -> Answer {
         let started = Instant::now();
-        let deadline = started + request.timeout;
+        let (deadline, reads_answer) = (started + request.timeout, request.reads_answer);
         let head = self.exchange(request, deadline).await;
-        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let elapsed_ms = elapsed_ms(started);
         match head {
             Ok((response, token)) => {
-                let mut answer = self.answer(response, elapsed_ms).await;
+                let mut answer = if reads_answer {
+                    // Rare and large: in a box, so that no delivery carries room for it.
+                    Box::pin(whole::read(response, started, deadline))
+                        .await
+                        .unwrap_or_else(failed_within(started))
+                } else {
+                    self.answer(response, elapsed_ms).await
+                };
                 if let Some(token) = token {
                     let text = String::from_utf8_lossy(&answer.excerpt);
                     let bare = token.expose().rsplit(' ').next().unwrap_or_default();
-                    answer.excerpt = Veil::new(&[bare.into()], &Auth::None).hide(&text).into_bytes();
+                    let veil = Veil::new(&[bare.into()], &Auth::None);
+                    answer.excerpt = veil.hide(&text).into_bytes();
+                    whole::hide(&mut answer, &veil);
                 }
                 answer
             }
@@ -205,7 +216,15 @@ fn failed(failure: Failure, elapsed_ms: u64) -> Answer {
     let mut excerpt = failure.text.into_bytes();
     excerpt.truncate(EXCERPT_BYTES_MAX);
     let (seen, cause, is_our_fault) = (Seen::Failure(failure.class), Some(failure.cause), failure.is_ours);
-    Answer { seen, cause, retry_after: None, elapsed_ms, excerpt, is_our_fault }
+    Answer { seen, cause, retry_after: None, elapsed_ms, excerpt, whole: None, is_our_fault }
+}
+
+fn failed_within(started: Instant) -> impl FnOnce(Failure) -> Answer {
+    move |failure| failed(failure, elapsed_ms(started))
+}
+
+pub(super) fn elapsed_ms(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Translates a request; the body is the same memory.
@@ -248,7 +267,7 @@ async fn read_excerpt(response: &mut Response, excerpt: &mut Vec<u8>) -> Rest {
     tokio::time::timeout(EXCERPT_TIMEOUT, read).await.unwrap_or(Rest::Over)
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     parse_retry_after(
         headers.get(RETRY_AFTER)?.to_str().ok()?,

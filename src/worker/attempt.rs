@@ -6,7 +6,7 @@ use super::balance::Ending;
 use super::places::Entrance;
 use super::report::Attempted;
 use super::step::Step;
-use super::{Worker, clock, defer, report, step};
+use super::{Worker, answers, clock, defer, report, step};
 use crate::broker::{Broker, Message, Queue, Tags};
 use crate::cache::Directory;
 use crate::domain::cause::Cause;
@@ -50,7 +50,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             replay: message.tags.replay,
             is_test: false,
         };
-        let request = match request::build(subscription, event, &message.body, &context) {
+        let mut request = match request::build(subscription, event, &message.body, &context) {
             Ok(request) => request,
             Err(error) if subscription.is_interactive(event) => {
                 report::not_built(event, subscription, &error);
@@ -65,6 +65,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 return Step::dead(Reason::Permanent, message, tags);
             }
         };
+        request.reads_answer = subscription.publishes_answer;
         let answer = self.transport.send(request).await;
         if answer.is_our_fault {
             return self.put_off(message, event, tags(), defer::Cause::Lack, now_ms);
@@ -76,12 +77,13 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         if let Outcome::Delivered { .. } = outcome {
             self.meters.attempted(&attempted, &Verdict::Done);
             self.recorder.attempted(&attempted, &message.tags, &Verdict::Done, started_ms);
-            return Step::Done(Ending::Delivered);
+            return Step::done(Ending::Delivered, answers::copy(&attempted, tags));
         }
         if subscription.is_interactive(event) {
             // Whoever waited for this has gone on: another attempt would come too late.
             self.meters.attempted(&attempted, &Verdict::Done);
-            return Step::Done(Ending::Answered);
+            self.recorder.attempted(&attempted, &message.tags, &Verdict::Done, started_ms);
+            return Step::done(Ending::Answered, answers::copy(&attempted, tags));
         }
         let mut tags = tags();
         tags.attempt = context.attempt;
@@ -97,8 +99,9 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 Step::wait(wait, message.body.clone(), tags, Ending::Retried)
             }
             Verdict::Dead(reason) => {
+                let copy = answers::copy(&attempted, || tags.clone());
                 tags.answer = excerpt(subscription, &answer);
-                Step::dead(reason, message, tags)
+                Step::dead(reason, message, tags).and(copy)
             }
         }
     }

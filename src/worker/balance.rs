@@ -25,7 +25,7 @@ pub enum Ending {
     FannedOut,
     /// Nobody wants it.
     NoSubscriber,
-    /// It was interactive and sent once, and its receiver did not take it.
+    /// It was a call, or interactive, sent once, and its receiver did not take it.
     Answered,
 }
 

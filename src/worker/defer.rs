@@ -94,6 +94,7 @@ mod tests {
             tags: Tags::default(),
             routing_key: String::new(),
             redelivered: false,
+            asker: None,
             original: Box::new(Nothing),
         }
     }

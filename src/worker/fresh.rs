@@ -1,5 +1,7 @@
 //! Fresh events: who wants them, and what to do with those nobody can read.
 
+use bytes::Bytes;
+
 use super::Worker;
 use super::balance::Ending;
 use super::report;
@@ -16,7 +18,7 @@ use crate::http::Transport;
 pub(super) const ORIGINAL_BYTES_MAX: usize = 8 * 1024;
 
 /// What an event means to one subscription of its tenant.
-enum Wanted {
+pub(super) enum Wanted {
     Yes,
     /// Disabled by ourselves.
     Disabled,
@@ -110,13 +112,18 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         now_ms: i64,
     ) -> (Target, Outgoing) {
         let tags = step::addressed(&message.tags, event, subscription, now_ms);
-        report::dead(Reason::Disabled, &tags);
         self.recorder.dead(event, &tags, Reason::Disabled, None);
-        step::dead_copy(Reason::Disabled, message, tags)
+        disabled_letter(&message.body, tags)
     }
 }
 
-fn wanted(subscription: &Subscription, event: &Event<'_>) -> Wanted {
+/// The dead letter of a subscription that we have disabled ourselves.
+pub(super) fn disabled_letter(body: &Bytes, tags: Tags) -> (Target, Outgoing) {
+    report::dead(Reason::Disabled, &tags);
+    step::dead_copy(Reason::Disabled, body, tags)
+}
+
+pub(super) fn wanted(subscription: &Subscription, event: &Event<'_>) -> Wanted {
     if !subscription.matches(event) {
         return Wanted::No;
     }

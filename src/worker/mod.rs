@@ -2,8 +2,11 @@
 //!
 //! Knows traits (broker, directory, transport) and the pure core, never RabbitMQ, Redis, SQL or an HTTP client.
 
+mod answers;
 mod attempt;
 pub mod balance;
+pub mod call;
+mod calls;
 mod clock;
 mod defer;
 pub mod drain;
@@ -24,7 +27,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, Message, Queue, Tags, Taken};
+use crate::broker::{Broker, Message, Queue, Replier, Tags, Taken};
 use crate::cache::{Directory, Lookup, Unknown};
 use crate::domain::event::{Event, Hints};
 use crate::domain::name::{SubscriptionId, Tenant};
@@ -67,6 +70,8 @@ pub struct Worker<B, D, T> {
     places: Arc<Places>,
     meters: report::Meters,
     recorder: Recorder,
+    /// Of a worker that takes calls.
+    calls: Option<calls::Calls>,
     /// The grace is over: whatever still runs gives its message back.
     overdue: CancellationToken,
 }
@@ -92,7 +97,15 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     ) -> Self {
         let (meters, overdue) = (report::Meters::default(), CancellationToken::new());
         let recorder = Recorder::nothing();
-        Worker { broker, directory, transport, settings, balance, places, meters, recorder, overdue }
+        let calls = None;
+        Worker { broker, directory, transport, settings, balance, places, meters, recorder, calls, overdue }
+    }
+
+    /// Takes calls too, and answers them this way.
+    #[must_use]
+    pub fn answering(mut self, replier: Arc<dyn Replier>) -> Self {
+        self.calls = Some(calls::Calls::new(replier));
+        self
     }
 
     /// Records what befalls each delivery.
@@ -129,6 +142,10 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         if !receipt.is_live() {
             // Its channel died while it waited here: somebody else gets it.
             return;
+        }
+        if let (Queue::Calls, Some(calls)) = (queue, &self.calls) {
+            // Rare and large: in a box, so that no delivery carries room for it.
+            return Box::pin(self.answer_call(calls, Taken { queue, message, receipt })).await;
         }
         let hand = self.balance.take(queue);
         let ending = tokio::select! {

@@ -18,6 +18,7 @@ use crate::broker::Tags;
 use crate::domain::cause::Cause;
 use crate::domain::event::Event;
 use crate::domain::name::SubscriptionId;
+use crate::domain::outcome::Outcome;
 use crate::domain::retry::{Reason, Verdict};
 use crate::domain::statuses::Seen;
 use crate::store::deliveries::{LogError, Record, RecordLog, What};
@@ -74,6 +75,10 @@ impl Recorder {
     pub(super) fn attempted(&self, attempted: &Attempted<'_>, tags: &Tags, verdict: &Verdict, at_ms: i64) {
         let Attempted { event, subscription, attempt, answer, .. } = *attempted;
         let (what, reason, wait) = match verdict {
+            // Done with, and not taken: interactive.
+            Verdict::Done if !matches!(attempted.outcome, Outcome::Delivered { .. }) => {
+                (What::Answered, None, None)
+            }
             Verdict::Done => (What::Delivered, None, None),
             Verdict::Retry { wait } => (What::Retry, None, Some(*wait)),
             Verdict::Dead(reason) => (What::Dead, Some(*reason), None),

@@ -156,6 +156,23 @@ pub(super) fn mapped(source: &str, id: &str, id_is_made: bool) {
     debug!(event.id = id, source, id_is_made, "source `{source}` brings event `{id}`");
 }
 
+/// A call was taken: somebody was asked, or why nobody was.
+pub(super) fn called(ending: &'static str) {
+    metrics::counter!("paperboy_calls_total", "ending" => ending).increment(1);
+}
+
+/// The answer of a receiver was to be published and is none.
+pub(super) fn answer_left_out(event: &Event<'_>, subscription: &Subscription, why: &'static str) {
+    metrics::counter!("paperboy_answers_total", "ending" => why).increment(1);
+    let (id, subscription) = (&event.id, &subscription.id);
+    debug!(event.id = %id, %subscription, why, "the answer to event `{id}` is not published: {why}");
+}
+
+/// The answer of a receiver is about to be published.
+pub(super) fn answer_published() {
+    metrics::counter!("paperboy_answers_total", "ending" => "published").increment(1);
+}
+
 /// An event became several messages.
 pub(super) fn fanned_out(event: &Event<'_>, copies: usize) {
     debug!(event.id = %event.id, copies, "event `{}` becomes {copies} deliveries", event.id);

@@ -172,6 +172,7 @@ mod tests {
                 tags: Tags { traceparent: Some("00-a-b-01".into()), ..Tags::default() },
                 routing_key: "key".into(),
                 redelivered: false,
+                asker: None,
                 original: Box::new(Headers),
             };
             let taken = Taken { queue: Queue::Events, message, receipt: Receipt::new(tag, line.clone()) };

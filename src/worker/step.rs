@@ -1,5 +1,7 @@
 //! What follows from a message, as data; [`super::settle`] carries it out.
 
+use bytes::Bytes;
+
 use crate::broker::{Message, Outgoing, Tags, Target};
 use crate::domain::delay;
 use crate::domain::event::Event;
@@ -21,6 +23,22 @@ pub(super) enum Step {
 }
 
 impl Step {
+    /// Done with, once what is left to publish of it is confirmed.
+    pub(super) fn done(ending: Ending, copy: Option<(Target, Outgoing)>) -> Step {
+        match copy {
+            None => Step::Done(ending),
+            Some(copy) => Step::Publish(vec![copy], ending),
+        }
+    }
+
+    /// The same, and this published too.
+    pub(super) fn and(mut self, copy: Option<(Target, Outgoing)>) -> Step {
+        if let Step::Publish(copies, _) = &mut self {
+            copies.extend(copy);
+        }
+        self
+    }
+
     /// The next level of a longer wait; no attempt.
     pub(super) fn onwards(message: Message) -> Step {
         let mut tags = message.tags;
@@ -36,7 +54,7 @@ impl Step {
     }
 
     /// A wait of this many units, then `paperboy.retries`.
-    pub(super) fn wait(units: u32, body: bytes::Bytes, mut tags: Tags, ending: Ending) -> Step {
+    pub(super) fn wait(units: u32, body: Bytes, mut tags: Tags, ending: Ending) -> Step {
         let target = match delay::hop(units.min(delay::WAIT_MAX)) {
             Some((level, rest)) => {
                 tags.wait = rest;
@@ -51,17 +69,17 @@ impl Step {
     /// A delivery that is given up.
     pub(super) fn dead(reason: Reason, message: &Message, tags: Tags) -> Step {
         report::dead(reason, &tags);
-        let copy = dead_copy(reason, message, tags);
+        let copy = dead_copy(reason, &message.body, tags);
         Step::Publish(vec![copy], Ending::Dead)
     }
 }
 
 /// The dead letter of a delivery, or of a whole event where no subscription is known yet.
-pub(super) fn dead_copy(reason: Reason, message: &Message, mut tags: Tags) -> (Target, Outgoing) {
+pub(super) fn dead_copy(reason: Reason, body: &Bytes, mut tags: Tags) -> (Target, Outgoing) {
     tags.reason = Some(reason.as_str().to_owned());
     tags.wait = 0;
     let target = if tags.subscription.is_some() { Target::DeadDeliveries } else { Target::DeadEvents };
-    (target, Outgoing { body: message.body.clone(), tags })
+    (target, Outgoing { body: body.clone(), tags })
 }
 
 /// The tags every copy of an event carries on: what was resolved at first sight, nothing of this hop.

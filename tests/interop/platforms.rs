@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::judge::tools;
 use super::support::document::root;
-use super::support::{App, eventually};
+use super::support::{App, Caller, eventually};
 
 /// What `platforms.py` and Rossum's example verify with.
 const SECRET: &str = "Your secret key stored in hook.config.secret";
@@ -125,5 +125,35 @@ async fn the_receivers_of_platforms_accept_what_is_theirs_and_refuse_a_strangers
     let attempts: BTreeSet<u64> = dead.iter().map(|letter| letter["attempts"].as_u64().unwrap()).collect();
     assert_eq!(attempts, BTreeSet::from([3, 10]));
     assert_eq!(platforms.of("/stranger/user_update").len(), 11, "one attempt of the interactive event");
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rossums_example_answers_to_a_user_update_reaches_whoever_called() {
+    let platforms = Platforms::start().await;
+    let app = App::new();
+    let serve = app.serve("all").await;
+    import(&app, "rossum-seed", &hook(&platforms.url("/user_update"), SECRET)).await;
+    import(&app, "rossum-seed", &hook(&platforms.url("/stranger/user_update"), "another secret")).await;
+    let kind = "annotation_content.user_update";
+    let event = json!({"id": "evt_call", "type": kind, "tenant": "acme", "scope": {"queue": "8236"}, "data": annotation()});
+    let said = Caller::direct(&app).await.call(kind, event.to_string().as_bytes()).await;
+    assert_eq!(said.len(), 2);
+    let of = |status: u64| said.iter().find(|one| one.json["status"] == status).unwrap();
+    let operation = json!({"op": "replace", "id": 4, "value": {"content": {"value": "0.0"}}});
+    assert_eq!(of(200).json["body"], json!({"messages": [], "operations": [operation]}));
+    assert_eq!(of(401).json["body_encoding"], "text", "the platform's page of an error");
+    assert_eq!(
+        platforms.of("/user_update").len() + platforms.of("/stranger/user_update").len(),
+        2,
+        "once each"
+    );
+
+    // Without the column the example has a message instead.
+    let bare = json!({"id": "evt_bare", "type": kind, "tenant": "acme", "scope": {"queue": "8236"},
+        "data": {"annotation": {"content": []}}});
+    let said = Caller::direct(&app).await.call(kind, bare.to_string().as_bytes()).await;
+    let answer = said.iter().find(|one| one.json["status"] == 200).unwrap();
+    assert_eq!(answer.json["body"]["messages"][0]["type"], "error");
     serve.stop().await;
 }

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on fails, and says where its logs are"
 )]
 
+mod answers;
 mod api;
 mod api_limits;
 mod api_subscriptions;
@@ -13,6 +14,7 @@ mod bad_input;
 mod bench;
 mod body_faults;
 mod broker;
+mod calls;
 mod canary;
 mod cli;
 mod config;

@@ -96,6 +96,32 @@ pub(super) fn schemas() -> Value {
                 "error": { "type": "string" },
             },
         },
+        "Called": {
+            "type": "object",
+            "required": ["id", "data"],
+            "properties": {
+                "id": { "type": "string", "description": "the event's id" },
+                "data": { "type": "array", "items": { "$ref": "#/components/schemas/Reply" } },
+            },
+        },
+        "Reply": {
+            "type": "object",
+            "description": "What a subscription answered, or why it did not (`error`).",
+            "required": ["subscription"],
+            "properties": {
+                "subscription": { "type": "string" },
+                "error": { "type": "string", "description": "such as `timeout`, `connect`, `template`, `busy` or `too large`" },
+                "detail": { "type": "string", "description": "the same for people" },
+                "status": { "type": "integer" },
+                "headers": {
+                    "type": "object", "description": "those that describe the body, or name the request in the receiver's logs",
+                    "additionalProperties": { "type": "string" },
+                },
+                "body_encoding": { "enum": ["json", "text", "base64"] },
+                "body": { "description": "JSON as the receiver wrote it, or a text; at most 1 MiB" },
+                "ms": { "type": "integer", "minimum": 0 },
+            },
+        },
         "Trial": {
             "type": "object",
             "required": ["id", "event", "delivered", "wanted", "request", "answer"],
@@ -276,7 +302,7 @@ fn subscriptions(schemas: &mut Value) {
         "request": reference("RequestOptions"), "auth": reference("Auth"),
         "signatures": { "type": "array", "items": reference("Signature"), "description": "absent: one `standard` secret is made" },
         "success": words(), "retry": reference("Retry"),
-        "answer": { "type": "string", "default": "ignore" },
+        "answer": { "type": "string", "default": "ignore", "description": "`publish`: to `paperboy.answers`, if it is JSON" },
         "preset": { "type": "string" },
         "metadata": { "type": "object" },
         "id": { "type": "string", "description": "chosen by us; an operator may name one" },

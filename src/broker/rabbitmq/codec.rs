@@ -8,7 +8,7 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
-use crate::broker::{Message, Original, Queue, Tags};
+use crate::broker::{Asker, Message, Original, Queue, Tags};
 
 const PERSISTENT: u8 = 2;
 const VERSION: i64 = 1;
@@ -102,7 +102,7 @@ pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
         // The broker's own mark of a message it gave up on. A client's copy of it never gets this far: we
         // publish to the dead queues from a whitelist.
         let poisoned = is_dead(queue) && headers.contains_key("x-death");
-        if queue != Queue::Events && !(poisoned && queue == Queue::DeadEvents) {
+        if !(is_from_outside(queue) || poisoned && queue == Queue::DeadEvents) {
             read_ours(headers, &mut tags);
         }
         if poisoned {
@@ -121,7 +121,18 @@ pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
         tags,
         routing_key: delivery.routing_key.to_string(),
         redelivered: delivery.redelivered,
+        asker: (queue == Queue::Calls).then(|| Box::new(asker(&properties))),
         original: Box::new(AmqpOriginal(properties)),
+    }
+}
+
+/// Who waits for the answer of a call. An expiration that is no number is none (RabbitMQ refuses those itself).
+fn asker(properties: &BasicProperties) -> Asker {
+    let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
+    Asker {
+        reply_to: text(properties.reply_to()).filter(|name| !name.is_empty()),
+        correlation_id: text(properties.correlation_id()),
+        expires_ms: properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok()),
     }
 }
 
@@ -132,6 +143,11 @@ fn first_key(headers: &FieldTable) -> Option<String> {
     let AMQPValue::FieldArray(keys) = death.inner().get("routing-keys")? else { return None };
     let AMQPValue::LongString(key) = keys.as_slice().first()? else { return None };
     std::str::from_utf8(key.as_bytes()).ok().filter(|key| !key.is_empty()).map(str::to_owned)
+}
+
+/// Whether strangers publish to it: every `paperboy-*` header is theirs.
+fn is_from_outside(queue: Queue) -> bool {
+    matches!(queue, Queue::Events | Queue::Calls)
 }
 
 fn is_dead(queue: Queue) -> bool {
@@ -361,8 +377,7 @@ mod tests {
         assert_eq!(rfc3339(u64::MAX), None);
     }
 
-    const QUEUES: [Queue; 5] =
-        [Queue::Events, Queue::Deliveries, Queue::Retries, Queue::DeadDeliveries, Queue::DeadEvents];
+    const QUEUES: [Queue; 6] = Queue::ALL;
 
     /// Any value a client can put into a table, tables and lists within it too.
     fn any_value() -> impl Strategy<Value = AMQPValue> {

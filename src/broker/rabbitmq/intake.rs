@@ -220,7 +220,7 @@ impl QueueLine {
         if let Some(end) = self.wait_for_gate(takes_on).await {
             return end;
         }
-        if let Some(end) = self.refuse_stream(is_resized).await {
+        if let Some(end) = self.refuse_stream(takes_on).await {
             return end;
         }
         let consumed = tokio::select! {
@@ -288,8 +288,8 @@ impl QueueLine {
     }
 
     /// Why nothing is taken from a queue that we did not make, if it is a stream.
-    async fn refuse_stream(&self, is_resized: bool) -> Option<End> {
-        if is_resized || self.name == self.topology.queue(self.queue) {
+    async fn refuse_stream(&self, takes_on: bool) -> Option<End> {
+        if takes_on || self.name == self.topology.queue(self.queue) {
             return None;
         }
         let looked = tokio::select! {
@@ -357,6 +357,10 @@ impl QueueLine {
             }
         };
         match end {
+            // A call that is handed back is answered as interrupted: what has been fetched is answered here.
+            End::Stopped | End::Paused | End::Resized(_) if self.queue == Queue::Calls => {
+                self.pass_on_the_rest(channel, consumer, &line).await;
+            }
             End::Stopped | End::Paused | End::Resized(Change::Shrunk) => {
                 hand_back_the_rest(channel, consumer, &line).await;
             }

@@ -1,6 +1,6 @@
 //! RabbitMQ through lapin: connections that come back, publishes that are proven, acknowledgements that are fenced.
 //!
-//! One connection consumes and acknowledges, another publishes: a memory or disk alarm blocks a publishing
+//! One connection consumes and acknowledges, another publishes, a third answers callers: a memory or disk alarm blocks a publishing
 //! connection whole, acknowledgements included (measured on 3.10.8). lapin's own recovery stays off: it
 //! leaves a consumer silent for ever after a channel error, so `intake` and `publisher` rebuild.
 
@@ -12,6 +12,7 @@ mod intake;
 mod link;
 pub mod peek;
 mod publisher;
+mod replies;
 mod returns;
 mod settlements;
 mod stream;
@@ -32,6 +33,7 @@ pub use intake::Share;
 pub use link::DialError;
 use link::Link;
 use publisher::Publisher;
+pub use replies::Replies;
 use topology::{Topology, TopologyError};
 
 /// What we publish has headers of at most 16 KiB. What others publish may fill a frame of the broker's own size,
@@ -168,6 +170,12 @@ impl RabbitMq {
             fault,
         };
         Ok(Intake { taken, fault: fault_seen, task: tokio::spawn(intake.run()) })
+    }
+
+    /// Answers callers over a connection of its own, which is dialled when there is something to say.
+    pub fn replies(&self) -> Result<Replies, StartError> {
+        let link = Link::new(&self.settings.url, "reply")?.with_frames(PUBLISH_FRAME_BYTES);
+        Ok(Replies::start(link, self.topology.clone()))
     }
 
     /// Everything that is wrong with publishing, a missing queue included; changes as it happens.

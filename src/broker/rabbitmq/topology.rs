@@ -16,6 +16,8 @@ use crate::domain::delay;
 const WORK_DELIVERY_LIMIT: i64 = 50;
 /// Looking into a dead queue counts as a delivery too; 4.x would drop after 20.
 const DEAD_DELIVERY_LIMIT: i64 = 1_000_000;
+/// Nobody waits longer for the answer of a call, whatever the unit.
+const CALL_TTL_MS: i64 = 60_000;
 
 /// Names of everything this deployment owns on the broker.
 #[derive(Clone, Debug)]
@@ -134,6 +136,22 @@ impl Topology {
         format!("{}.events", self.prefix)
     }
 
+    /// The topic exchange callers publish to.
+    pub fn calls_exchange(&self) -> String {
+        format!("{}.calls", self.prefix)
+    }
+
+    /// The topic exchange of receivers' answers. Nothing is bound to it by us.
+    pub fn answers_exchange(&self) -> String {
+        format!("{}.answers", self.prefix)
+    }
+
+    /// Whether this is the name of a queue of ours, with whatever unit it is waited in.
+    pub fn owns_queue(&self, name: &str) -> bool {
+        Queue::ALL.iter().any(|queue| self.queue(*queue) == name)
+            || name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with(".delay."))
+    }
+
     /// The name of a queue somebody takes from.
     pub fn queue(&self, queue: Queue) -> String {
         format!("{}.{}", self.prefix, queue.as_str())
@@ -147,7 +165,8 @@ impl Topology {
         }
     }
 
-    /// Exchange and routing key of a target. All but fresh events go through the default exchange.
+    /// Exchange and routing key of a target. All but fresh events and answers go through the
+    /// default exchange.
     pub fn route(&self, target: Target, kind: Option<&str>) -> (String, String) {
         let direct = |queue| (String::new(), self.queue(queue));
         match target {
@@ -157,12 +176,14 @@ impl Topology {
             Target::Delay(level) => (String::new(), self.level(level)),
             Target::DeadDeliveries => direct(Queue::DeadDeliveries),
             Target::DeadEvents => direct(Queue::DeadEvents),
+            Target::Answers => (self.answers_exchange(), kind.unwrap_or("event").to_owned()),
         }
     }
 
     /// Everything there is, targets before those that dead-letter to them: a missing target stalls a level.
     pub fn items(&self) -> Vec<Item> {
-        let mut items = vec![Item::Exchange { name: self.exchange() }];
+        let exchanges = [self.exchange(), self.calls_exchange(), self.answers_exchange()];
+        let mut items: Vec<Item> = exchanges.into_iter().map(|name| Item::Exchange { name }).collect();
         for queue in [Queue::DeadEvents, Queue::DeadDeliveries] {
             items.push(Item::Queue {
                 name: self.queue(queue),
@@ -183,6 +204,16 @@ impl Topology {
         }
         // Right after its queue: in between, events come back to their producers.
         items.push(Item::Binding { queue: self.queue(Queue::Events), exchange: self.exchange(), key: "#" });
+        // Without dead-lettering: a call whose caller has gone on is of no use to anybody.
+        items.push(Item::Queue {
+            name: self.queue(Queue::Calls),
+            arguments: vec![
+                ("x-message-ttl", Argument::Number(CALL_TTL_MS)),
+                ("x-delivery-limit", Argument::Number(WORK_DELIVERY_LIMIT)),
+            ],
+        });
+        let (queue, exchange) = (self.queue(Queue::Calls), self.calls_exchange());
+        items.push(Item::Binding { queue, exchange, key: "#" });
         for level in 0..delay::LEVELS {
             let mut arguments = self.dead_lettering(self.queue(Queue::Retries));
             arguments.push(("x-message-ttl", Argument::Number(i64::from(self.unit_ms) << level)));
@@ -328,7 +359,23 @@ mod tests {
                 seen.push(name.clone());
             }
         }
-        assert_eq!(seen.len(), 5 + usize::from(delay::LEVELS));
+        assert_eq!(seen.len(), Queue::ALL.len() + usize::from(delay::LEVELS));
+    }
+
+    #[test]
+    fn knows_the_queues_of_ours_and_no_others() {
+        let topology = Topology::new("p", 20);
+        for item in topology.items() {
+            if let Item::Queue { name, .. } = item {
+                assert!(topology.owns_queue(&name), "{name}");
+            }
+        }
+        assert!(topology.owns_queue("p.delay.03"), "of another unit");
+        for other in
+            ["", "p", "p.replies", "p2.events", "p.eventsx", "amq.rabbitmq.reply-to.x.y", "amq.gen-1"]
+        {
+            assert!(!topology.owns_queue(other), "{other}");
+        }
     }
 
     #[test]

@@ -255,6 +255,10 @@ fn told_row(
             let letter = letter.map(|letter| format!(" (dl_{})", letter.id)).unwrap_or_default();
             (vec![format!("replayed by a person{letter}")], None)
         }
+        What::Answered => (
+            vec![format!("{}{}", attempt(row), because(cause, host)), "interactive: sent once".to_owned()],
+            cause,
+        ),
         What::Unmatched => (vec!["nobody has subscribed to it: let go".to_owned()], None),
     }
 }

@@ -38,7 +38,7 @@ pub(in crate::cli) struct List {
     /// Only answers with this status, such as `503` or `5xx`
     #[arg(long)]
     status: Option<String>,
-    /// Only delivered, retry, dead, deferred, replayed or unmatched
+    /// Only delivered, retry, dead, deferred, replayed, unmatched or answered
     #[arg(long)]
     what: Option<String>,
     /// Only failed attempts and deliveries given up

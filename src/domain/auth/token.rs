@@ -177,6 +177,7 @@ impl TokenRequest {
             headers: all,
             body: body.into(),
             timeout,
+            reads_answer: false,
             token: None,
         }
     }

@@ -134,6 +134,7 @@ fn post(url: impl AsRef<str>) -> Request {
         ]),
         body: Bytes::from_static(b"{\"a\":1}").into(),
         timeout: Duration::from_secs(5),
+        reads_answer: false,
         token: None,
     }
 }
@@ -596,4 +597,32 @@ async fn a_receiver_that_does_not_speak_tls_is_a_tls_failure() {
         let answer = sender().send(post(format!("https://{}/", receiver.address))).await;
         assert_eq!(answer.seen, failure(Class::Tls), "{}", text(&answer));
     }
+}
+
+fn wanting_all(url: &str) -> Request {
+    Request { reads_answer: true, ..post(url) }
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_read_only_for_whoever_asks_for_it() {
+    let head = "HTTP/1.1 422 No\r\ncontent-length: 9\r\nx-request-id: r1\r\n\r\n";
+    let receiver = Receiver::answering(format!("{head}{{\"a\": 1}}\n")).await;
+    let answer = sender().send(wanting_all(&receiver.url("/"))).await;
+    let whole = answer.whole.unwrap();
+    assert_eq!((answer.seen, &whole.body.unwrap()[..]), (Seen::Status(422), &b"{\"a\": 1}\n"[..]));
+    assert_eq!(whole.headers["x-request-id"], "r1");
+    assert!(sender().send(post(receiver.url("/"))).await.whole.is_none());
+}
+
+#[tokio::test]
+async fn a_success_that_does_not_come_to_its_end_in_time_is_no_answer_for_whoever_wants_all_of_it() {
+    let receiver = Receiver::falling_silent_after("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx").await;
+    let started = Instant::now();
+    let answer = sender().send(within(wanting_all(&receiver.url("/")), 400)).await;
+    assert_eq!((answer.seen, answer.whole), (failure(Class::Timeout), None));
+    assert!(started.elapsed() < Duration::from_secs(4));
+    // Of a refusal the status is enough.
+    let receiver = Receiver::falling_silent_after("HTTP/1.1 500 No\r\ncontent-length: 9\r\n\r\nx").await;
+    let answer = sender().send(within(wanting_all(&receiver.url("/")), 400)).await;
+    assert_eq!((answer.seen, answer.whole), (Seen::Status(500), None));
 }

@@ -41,11 +41,20 @@ pub enum What {
     Replayed,
     /// Nobody wanted the event.
     Unmatched,
+    /// It was interactive: its receiver did not take it, and it is not sent again.
+    Answered,
 }
 
 impl What {
-    pub const ALL: [What; 6] =
-        [What::Delivered, What::Retry, What::Dead, What::Deferred, What::Replayed, What::Unmatched];
+    pub const ALL: [What; 7] = [
+        What::Delivered,
+        What::Retry,
+        What::Dead,
+        What::Deferred,
+        What::Replayed,
+        What::Unmatched,
+        What::Answered,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,6 +64,7 @@ impl What {
             What::Deferred => "deferred",
             What::Replayed => "replayed",
             What::Unmatched => "unmatched",
+            What::Answered => "answered",
         }
     }
 

@@ -187,11 +187,14 @@ impl Amqp {
 pub(crate) async fn remove_topology(url: &str, prefix: &str, unit_ms: &str) -> lapin::Result<()> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
-    let queues = ["events", "deliveries", "retries", "dead.deliveries", "dead.events"].map(str::to_owned);
+    let queues =
+        ["events", "deliveries", "retries", "calls", "dead.deliveries", "dead.events"].map(str::to_owned);
     let levels = (0..17).map(|level| format!("delay.{unit_ms}ms.{level:02}"));
     for queue in queues.into_iter().chain(levels) {
         channel.queue_delete(format!("{prefix}.{queue}").into(), QueueDeleteOptions::default()).await?;
     }
-    channel.exchange_delete(format!("{prefix}.events").into(), Default::default()).await?;
+    for exchange in ["events", "calls", "answers"] {
+        channel.exchange_delete(format!("{prefix}.{exchange}").into(), Default::default()).await?;
+    }
     connection.close(200, "removed".into()).await
 }

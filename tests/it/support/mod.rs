@@ -2,6 +2,7 @@
 
 pub(crate) mod amqp;
 pub(crate) mod app;
+pub(crate) mod caller;
 pub(crate) mod document;
 pub(crate) mod failure;
 pub(crate) mod http;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use amqp::Amqp;
 pub(crate) use app::{App, Serve};
+pub(crate) use caller::Caller;
 pub(crate) use http::ask;
 pub(crate) use ledger::Ledger;
 pub(crate) use receiver::{Hit, Receiver, Reply};

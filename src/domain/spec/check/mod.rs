@@ -43,7 +43,9 @@ impl SubscriptionSpec {
         let id = check_name("id", self.id.as_deref(), &mut faults);
         let tenant = check_name("tenant", self.tenant.as_deref(), &mut faults);
         self.check_notes(&mut faults);
-        self.check_what_comes_later(&mut faults);
+        if !matches!(self.answer.as_deref(), None | Some("ignore" | "publish")) {
+            faults.unknown("answer", "`ignore` and `publish`");
+        }
         let events = check_events("events", &self.events, &mut faults);
         let interactive = check_events("interactive", &self.interactive, &mut faults);
         if self.events.is_empty() && self.interactive.is_empty() {
@@ -87,6 +89,7 @@ impl SubscriptionSpec {
             signatures: signatures.into_iter().map(|(_, scheme)| scheme).collect(),
             success,
             retry,
+            publishes_answer: self.answer.as_deref() == Some("publish"),
         })
     }
 
@@ -103,15 +106,6 @@ impl SubscriptionSpec {
         if metadata_bytes > METADATA_BYTES_MAX {
             faults
                 .add("metadata", format!("is {metadata_bytes} bytes; at most {METADATA_BYTES_MAX} are kept"));
-        }
-    }
-
-    /// Fields that have their place in the document already and nothing behind them yet.
-    fn check_what_comes_later(&self, faults: &mut Faults) {
-        match self.answer.as_deref() {
-            None | Some("ignore") => {}
-            Some("publish") => faults.0.push(not_yet("answer", "publish")),
-            Some(_) => faults.unknown("answer", "`ignore`"),
         }
     }
 
@@ -332,10 +326,10 @@ mod tests {
     #[test]
     fn what_comes_later_says_so() {
         let changes = json!({
-            "answer": "publish", "retry": {"on_gone": "disable", "when_down": "park"},
+            "retry": {"on_gone": "disable", "when_down": "park"},
         });
         let faults = faults(changes);
-        assert_eq!(faults.len(), 3);
+        assert_eq!(faults.len(), 2);
         assert!(faults.iter().all(|fault| fault.ends_with("is not supported yet")), "{faults:?}");
     }
 
