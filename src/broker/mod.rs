@@ -67,6 +67,15 @@ pub enum Target {
     DeadDeliveries,
     /// The queue of events that could not be read.
     DeadEvents,
+    /// The exchange of notices; the routing key is the notice's type. Nobody may be listening.
+    Notices,
+}
+
+impl Target {
+    /// Whether what is published there must reach a queue.
+    pub fn is_mandatory(self) -> bool {
+        !matches!(self, Target::Notices)
+    }
 }
 
 /// A message in hand, with the receipt that must be settled.

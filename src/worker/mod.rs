@@ -8,6 +8,7 @@ mod clock;
 mod defer;
 pub mod drain;
 mod fresh;
+pub mod notices;
 mod places;
 pub mod record;
 pub mod replay;
@@ -15,6 +16,7 @@ mod report;
 mod settle;
 pub mod source;
 mod step;
+pub mod vigil;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,7 @@ use defer::Cause;
 pub use places::Places;
 use record::Recorder;
 use step::Step;
+use vigil::Vigil;
 
 /// Messages started before the line is looked at again.
 const AT_ONCE: usize = 64;
@@ -65,6 +68,7 @@ pub struct Worker<B, D, T> {
     places: Arc<Places>,
     meters: report::Meters,
     recorder: Recorder,
+    vigil: Arc<Vigil>,
     /// The grace is over: whatever still runs gives its message back.
     overdue: CancellationToken,
 }
@@ -89,14 +93,21 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         places: Arc<Places>,
     ) -> Self {
         let (meters, overdue) = (report::Meters::default(), CancellationToken::new());
-        let recorder = Recorder::nothing();
-        Worker { broker, directory, transport, settings, balance, places, meters, recorder, overdue }
+        let (recorder, vigil) = (Recorder::nothing(), Arc::new(Vigil::new(false)));
+        Worker { broker, directory, transport, settings, balance, places, meters, recorder, vigil, overdue }
     }
 
     /// Records what befalls each delivery.
     #[must_use]
     pub fn recording(mut self, recorder: Recorder) -> Self {
         self.recorder = recorder;
+        self
+    }
+
+    /// Notes which subscriptions fail.
+    #[must_use]
+    pub fn watched_by(mut self, vigil: Arc<Vigil>) -> Self {
+        self.vigil = vigil;
         self
     }
 

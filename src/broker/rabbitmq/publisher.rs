@@ -236,7 +236,8 @@ impl Line {
         self.next_hop += 1;
         let message = &request.message;
         let (exchange, key) = topology.route(request.target, message.tags.kind.as_deref());
-        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let mandatory = request.target.is_mandatory();
+        let options = BasicPublishOptions { mandatory, ..Default::default() };
         let properties = codec::encode(&message.tags, hop);
         let (channel, body) = (self.channel.clone(), message.body.clone());
         self.waiting.insert(hop, (Instant::now(), request));

@@ -125,6 +125,11 @@ impl Topology {
         format!("{}.events", self.prefix)
     }
 
+    /// The topic exchange of notices, which anybody may bind a queue to.
+    pub fn notices(&self) -> String {
+        format!("{}.notices", self.prefix)
+    }
+
     /// The name of a queue somebody takes from.
     pub fn queue(&self, queue: Queue) -> String {
         format!("{}.{}", self.prefix, queue.as_str())
@@ -138,7 +143,7 @@ impl Topology {
         }
     }
 
-    /// Exchange and routing key of a target. All but fresh events go through the default exchange.
+    /// Exchange and routing key of a target. All but fresh events and notices go through the default exchange.
     pub fn route(&self, target: Target, kind: Option<&str>) -> (String, String) {
         let direct = |queue| (String::new(), self.queue(queue));
         match target {
@@ -148,12 +153,14 @@ impl Topology {
             Target::Delay(level) => (String::new(), self.level(level)),
             Target::DeadDeliveries => direct(Queue::DeadDeliveries),
             Target::DeadEvents => direct(Queue::DeadEvents),
+            Target::Notices => (self.notices(), kind.unwrap_or("notice").to_owned()),
         }
     }
 
     /// Everything there is, targets before those that dead-letter to them: a missing target stalls a level.
     pub fn items(&self) -> Vec<Item> {
-        let mut items = vec![Item::Exchange { name: self.exchange() }];
+        let exchanges = [self.exchange(), self.notices()];
+        let mut items: Vec<Item> = exchanges.into_iter().map(|name| Item::Exchange { name }).collect();
         for queue in [Queue::DeadEvents, Queue::DeadDeliveries] {
             items.push(Item::Queue {
                 name: self.queue(queue),

@@ -183,6 +183,8 @@ pub(crate) async fn remove_topology(url: &str, prefix: &str, unit_ms: &str) -> l
     for queue in queues.into_iter().chain(levels) {
         channel.queue_delete(format!("{prefix}.{queue}").into(), QueueDeleteOptions::default()).await?;
     }
-    channel.exchange_delete(format!("{prefix}.events").into(), Default::default()).await?;
+    for exchange in ["events", "notices"] {
+        channel.exchange_delete(format!("{prefix}.{exchange}").into(), Default::default()).await?;
+    }
     connection.close(200, "removed".into()).await
 }
