@@ -216,8 +216,7 @@ impl Process {
             let rules = self.config.auto_disable.rules();
             let vigil = Arc::new(Vigil::new(rules.is_some()));
             let board = services::desk(&self.config, self.store.clone())?.board;
-            let keeper =
-                vigil::Keeper { store: self.store.clone(), board, vigil: Arc::clone(&vigil), rules };
+            let keeper = vigil::Keeper { store: self.store.clone(), board, vigil: Arc::clone(&vigil), rules };
             tasks.spawn(keeper.run(background.clone()));
             let deliver = self.deliver(intake, Arc::clone(&balance), places, recorder, vigil);
             delivering = Some(tokio::spawn(deliver));

@@ -5,10 +5,10 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    ApiConfig, AuditConfig, AutoDisableConfig, BrokerConfig, BrokerUrl, CacheConfig, Config, DeadConfig, DeliveryConfig,
-    DeliveryLogConfig, EgressConfig, Fault, LimitsConfig, LogConfig, LogFormat, LogKeep, RedisConfig,
-    RedisUrl, Role, SecretsConfig, SecretsKey, StoreConfig, StoreUrl, WorkerConfig, settings::Settings,
-    sources::SourceTables,
+    ApiConfig, AuditConfig, AutoDisableConfig, BrokerConfig, BrokerUrl, CacheConfig, Config, DeadConfig,
+    DeliveryConfig, DeliveryLogConfig, EgressConfig, Fault, LimitsConfig, LogConfig, LogFormat, LogKeep,
+    RedisConfig, RedisUrl, Role, SecretsConfig, SecretsKey, StoreConfig, StoreUrl, WorkerConfig,
+    settings::Settings, sources::SourceTables,
 };
 use crate::{
     domain::{seal::SealKey, secret::Secret},
@@ -373,8 +373,8 @@ fn one_key(text: &str) -> Result<SecretsKey, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::streak::Rules;
     use crate::config::{Sources, load, settings::variable_of};
+    use crate::domain::streak::Rules;
 
     fn with(key: &str, value: &str) -> Result<Config, Vec<Fault>> {
         load(&Sources::from_text(None, &[(&variable_of(key), value)]))

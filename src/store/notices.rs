@@ -30,7 +30,12 @@ impl Store {
         write.commit().await.context(FAILED)
     }
 
-    async fn lease_notices(&self, limit: u32, now_ms: i64, until_ms: i64) -> Result<Vec<Notice>, sqlx::Error> {
+    async fn lease_notices(
+        &self,
+        limit: u32,
+        now_ms: i64,
+        until_ms: i64,
+    ) -> Result<Vec<Notice>, sqlx::Error> {
         let mut write = self.begin_write().await?;
         let rows = write
             .query(

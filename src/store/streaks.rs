@@ -92,7 +92,8 @@ impl Store {
         let Some((row, version)) = row else { return Ok(None) };
         let mut spec = self.unseal(row)?;
         let streak = read(&mut write, id.as_str()).await.with_context(failed)?;
-        let wants_it = || spec.retry.as_ref().is_some_and(|retry| retry.on_gone.as_deref() == Some("disable"));
+        let wants_it =
+            || spec.retry.as_ref().is_some_and(|retry| retry.on_gone.as_deref() == Some("disable"));
         let still = match (why, &streak, rules) {
             (Why::Gone, _, _) => wants_it(),
             (Why::Failing, Some((streak, _)), Some(rules)) => streak.deed(rules) == Deed::Disable,
@@ -260,7 +261,8 @@ async fn take_in(
 
 /// The row of failures, and the cause of its last one.
 async fn read(on: &mut impl Session, id: &str) -> Result<Option<(Streak, Option<Cause>)>, sqlx::Error> {
-    let query = on.query("SELECT since_ms, last_ms, failures, class, told FROM streaks WHERE subscription = $1");
+    let query =
+        on.query("SELECT since_ms, last_ms, failures, class, told FROM streaks WHERE subscription = $1");
     let Some(row) = query.bind(id).fetch_optional().await? else { return Ok(None) };
     let streak = Streak {
         since_ms: row.get("since_ms")?,

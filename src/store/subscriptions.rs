@@ -402,7 +402,10 @@ async fn count_of(on: &mut impl Session, tenant: &str) -> Result<u64, sqlx::Erro
 }
 
 /// The row and its version.
-pub(super) async fn sealed_row(on: &mut impl Session, id: &str) -> Result<Option<(SealedRow, u64)>, sqlx::Error> {
+pub(super) async fn sealed_row(
+    on: &mut impl Session,
+    id: &str,
+) -> Result<Option<(SealedRow, u64)>, sqlx::Error> {
     let query = on.query("SELECT tenant, sealed, version FROM subscriptions WHERE id = $1").bind(id);
     let Some(row) = query.fetch_optional().await? else { return Ok(None) };
     let sealed = SealedRow { id: id.to_owned(), tenant: row.get("tenant")?, sealed: row.get("sealed")? };

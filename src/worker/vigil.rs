@@ -147,7 +147,8 @@ mod tests {
         let (well, ill) = (subscription("sub_1", "dead"), subscription("sub_2", "dead"));
         let vigil = Vigil::new(true);
         let count = || {
-            let used = allocation_counter::measure(|| (0..1000).for_each(|at_ms| vigil.delivered(&well, at_ms)));
+            let used =
+                allocation_counter::measure(|| (0..1000).for_each(|at_ms| vigil.delivered(&well, at_ms)));
             used.count_total
         };
         assert_eq!(count(), 0);

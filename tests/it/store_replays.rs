@@ -9,25 +9,7 @@ use paperboy::store::deliveries::StatusRange;
 use paperboy::store::replays::{Choice, JobState, NewReplay, ReplayJob};
 use paperboy::store::{DeadFilter, DeadLetter, DeadState, Store};
 
-use crate::store_contract::Home;
-
-/// Runs each of these on either engine.
-macro_rules! on_both_engines {
-    ($($test:ident,)*) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $test() {
-                super::$test(super::Home::in_a_file()).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $test() {
-                super::$test(super::Home::in_postgres().await).await;
-            })*
-        }
-    };
-}
+use crate::support::home::{Home, on_both_engines};
 
 on_both_engines! {
     a_letter_keeps_its_number_until_it_is_sent_and_is_sent_once,

@@ -51,7 +51,8 @@ impl Keeper {
         let gone: Vec<SubscriptionId> =
             seen.iter().filter(|(_, seen)| seen.is_gone).map(|(id, _)| id.clone()).collect();
         let enough = self.note(seen).await?;
-        for (id, why) in gone.iter().map(|id| (id, Why::Gone)).chain(enough.iter().map(|id| (id, Why::Failing)))
+        for (id, why) in
+            gone.iter().map(|id| (id, Why::Gone)).chain(enough.iter().map(|id| (id, Why::Failing)))
         {
             self.disable(id, why).await;
         }
@@ -82,7 +83,9 @@ impl Keeper {
                     warn!("{warning}");
                 }
             }
-            Ok(None) => info!(subscription = %id, "subscription `{id}` is not disabled: that was done, or is no longer due"),
+            Ok(None) => {
+                info!(subscription = %id, "subscription `{id}` is not disabled: that was done, or is no longer due")
+            }
             // The next failure brings it up again.
             Err(error) => warn!(subscription = %id, "{error:#}"),
         }
