@@ -5,13 +5,16 @@
 
 mod audit;
 mod dead_letters;
+mod deliveries;
 mod door;
 mod events;
+mod filters;
 mod health;
 mod listener;
 pub mod openapi;
 mod operation;
 mod problem;
+mod replays;
 mod request;
 mod subscriptions;
 
@@ -136,10 +139,15 @@ pub async fn serve(listener: TcpListener, state: State, connections: Connections
 
 /// Every operation of `/v1`.
 fn operations() -> Vec<Operation> {
-    [events::operations(), subscriptions::operations(), dead_letters::operations(), audit::operations()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let resources = [
+        events::operations(),
+        subscriptions::operations(),
+        dead_letters::operations(),
+        replays::operations(),
+        deliveries::operations(),
+        audit::operations(),
+    ];
+    resources.into_iter().flatten().collect()
 }
 
 fn router(state: State) -> Router {

@@ -177,9 +177,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 impl Command {
     async fn run(self, common: Common) -> Result<(), Failure> {
-        let is_remote = matches!(self, Command::Subscription(_) | Command::Publish(_) | Command::Dead(_));
+        let is_remote = matches!(
+            self,
+            Command::Subscription(_) | Command::Publish(_) | Command::Dead(_) | Command::Deliveries(_)
+        );
         if common.api.is_some() && !is_remote {
-            return Err(Failure::usage("`--api` is for `subscription`, `publish` and `dead`")
+            return Err(Failure::usage("`--api` is for `subscription`, `publish`, `dead` and `deliveries`")
                 .hint("run this one where the store is"));
         }
         match self {

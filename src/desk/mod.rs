@@ -7,10 +7,14 @@
 pub mod audit;
 pub mod caller;
 pub mod dead;
+pub mod deliveries;
 pub mod events;
 pub mod keys;
+pub mod moment;
+pub mod replays;
 pub mod subscriptions;
 pub mod trial;
+pub mod wanted;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -77,6 +81,8 @@ pub struct Rules {
     pub refresh: Duration,
     pub subscriptions_max: u32,
     pub event_bytes_max: usize,
+    /// Deliveries are logged, so that canaries can be heard of.
+    pub log_is_kept: bool,
 }
 
 /// Why an operation was not done.

@@ -78,7 +78,7 @@ async fn the_same_question_goes_on_with_its_job_and_no_letter_waits_in_two(home:
         ids.insert(task.await.unwrap());
     }
     assert_eq!(ids.len(), 1);
-    assert_eq!(store.replay_jobs(9).await.unwrap().iter().map(|job| job.waiting).sum::<u64>(), 6);
+    assert_eq!(store.replay_jobs(None, 9).await.unwrap().iter().map(|job| job.waiting).sum::<u64>(), 6);
 }
 
 async fn one_process_at_a_time_holds_the_lease(home: Home) {
@@ -155,9 +155,9 @@ async fn replays_are_forgotten_with_the_letters_of_their_time(home: Home) {
     keep(&store, 2).await;
     begin(&store, "all", &all()).await.unwrap();
     store.forget_dead(NOW, 100).await.unwrap();
-    assert_eq!(store.replay_jobs(9).await.unwrap().len(), 1);
+    assert_eq!(store.replay_jobs(None, 9).await.unwrap().len(), 1);
     store.forget_dead(NOW + 1, 100).await.unwrap();
-    assert_eq!(store.replay_jobs(9).await.unwrap().len(), 0);
+    assert_eq!(store.replay_jobs(None, 9).await.unwrap().len(), 0);
     keep_from(&store, 2, 3).await;
     assert_eq!(begin(&store, "all", &all()).await.map(|job| job.waiting), Some(1));
 }
@@ -171,7 +171,14 @@ fn all() -> Choice {
 }
 
 async fn begin(store: &Store, asked: &str, choice: &Choice) -> Option<ReplayJob> {
-    let what = NewReplay { asked: asked.into(), subscription: None, rate: 0, canary: 0, detached: false };
+    let what = NewReplay {
+        asked: asked.into(),
+        subscription: None,
+        rate: 0,
+        canary: 0,
+        detached: false,
+        tenant: None,
+    };
     store.replay_begin(&what, choice, NOW).await.unwrap()
 }
 

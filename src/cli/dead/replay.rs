@@ -43,7 +43,7 @@ pub(in crate::cli) struct Replay {
     pub(super) canary: u32,
     /// Letters a second, 0 for as many as go
     #[arg(long, value_name = "PER_SECOND", default_value_t = 200)]
-    rate: u32,
+    pub(super) rate: u32,
     /// Leave it to a running `serve` of role `all` or `api`
     #[arg(long)]
     pub(super) detach: bool,
@@ -72,10 +72,11 @@ impl Replay {
             rate: self.rate,
             canary: self.canary,
             detached: self.detach,
+            tenant: None,
         };
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let Some(job) = store.replay_begin(&what, &choice, now_ms).await? else {
-            for other in store.replay_jobs(JOBS_LOOKED_AT).await?.iter().filter(|job| job.waiting > 0) {
+            for other in store.replay_jobs(None, JOBS_LOOKED_AT).await?.iter().filter(|job| job.waiting > 0) {
                 eprintln!("{} letters wait in replay {} and are left to it", other.waiting, other.id);
             }
             decided::tell(common, DeadState::Replayed, 0);
