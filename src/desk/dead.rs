@@ -208,7 +208,8 @@ impl Desk {
         }
     }
 
-    /// Notes what a person did with a replay that is a job: `begin`, `pause`, `resume` or `cancel`.
+    /// Notes what a person did with a replay that is a job: `begin`, `pause`, `resume` or `cancel`; `tenant` is whose
+    /// letters it sends, if all are one's.
     ///
     /// # Errors
     /// The store fails.
@@ -217,12 +218,13 @@ impl Desk {
         caller: &Caller,
         action: &'static str,
         job: &ReplayJob,
+        tenant: Option<&str>,
     ) -> Result<(), Refused> {
         let detail = json!({
             "letters": job.total(), "asked": job.what.asked, "subscription": job.what.subscription,
             "rate": job.what.rate, "canary": job.what.canary,
         });
-        let (tenant, object) = (job.what.tenant.as_deref(), format!("replay {}", job.id));
+        let object = format!("replay {}", job.id);
         Ok(self.store.note(&[note(caller, action, tenant, &object, detail)]).await?)
     }
 

@@ -59,7 +59,7 @@ impl Desk {
     /// # Errors
     /// As [`Desk::begin_replay`].
     pub async fn count_replay(&self, caller: &Caller, asked: &Asked) -> Result<u64, Refused> {
-        match self.choice(caller, asked).await? {
+        match self.choice(caller, asked).await?.0 {
             Choice::Letters(letters) => Ok(letters.len() as u64),
             Choice::Filter(filter) => Ok(self.store.dead_count(&filter).await?),
         }
@@ -79,7 +79,7 @@ impl Desk {
                 "replay a few letters by their ids first",
             ));
         }
-        let choice = self.choice(caller, asked).await?;
+        let (choice, letters_of) = self.choice(caller, asked).await?;
         let tenant = caller.tenant.as_ref().map(ToString::to_string);
         let what = NewReplay {
             // Whose it is belongs to it: nobody goes on with another's.
@@ -92,19 +92,21 @@ impl Desk {
         };
         let job = self.store.replay_begin(&what, &choice, now_ms()).await?;
         if let Some(job) = &job {
-            self.note_job(caller, "dead_letter.replay", job).await?;
+            self.note_job(caller, "dead_letter.replay", job, letters_of.as_deref()).await?;
         }
         Ok(job)
     }
 
-    /// The letters that are meant, checked.
-    async fn choice(&self, caller: &Caller, asked: &Asked) -> Result<Choice, Refused> {
+    /// The letters that are meant, checked; and whose they are, if all are one tenant's.
+    async fn choice(&self, caller: &Caller, asked: &Asked) -> Result<(Choice, Option<String>), Refused> {
         let subscription = asked.subscription.as_deref();
         match &asked.chosen {
             Chosen::Ids(_) => {
                 let rows = self.chosen(caller, &asked.chosen).await?;
                 self.check_replay(caller, &rows, subscription).await?;
-                Ok(Choice::Letters(rows.iter().map(|row| row.id).collect()))
+                let first = rows.first().and_then(|row| row.tenant.clone());
+                let tenant = first.filter(|first| rows.iter().all(|row| row.tenant.as_ref() == Some(first)));
+                Ok((Choice::Letters(rows.iter().map(|row| row.id).collect()), tenant))
             }
             Chosen::Every(filter) => {
                 let mut filter = (**filter).clone();
@@ -118,7 +120,8 @@ impl Desk {
                         return Err(super::dead::of_another_tenant(letter, id));
                     }
                 }
-                Ok(Choice::Filter(Box::new(filter)))
+                let tenant = filter.tenant.clone();
+                Ok((Choice::Filter(Box::new(filter)), tenant))
             }
         }
     }
@@ -169,7 +172,7 @@ impl Desk {
                 hint: "begin another one for what is left",
             });
         }
-        self.note_job(caller, action, &job).await?;
+        self.note_job(caller, action, &job, job.what.tenant.as_deref()).await?;
         Ok(job)
     }
 }

@@ -256,6 +256,14 @@ pub trait DeadLetterStore: Send + Sync + 'static {
 
     /// See [`Store::forget_dead`].
     fn forget_dead(&self, before_ms: i64, limit: u32) -> impl Future<Output = anyhow::Result<u64>> + Send;
+
+    /// See [`Store::note_forgotten`].
+    fn note_forgotten(
+        &self,
+        letters: u64,
+        before_ms: i64,
+        now_ms: i64,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
 impl DeadLetterStore for Store {
@@ -269,6 +277,10 @@ impl DeadLetterStore for Store {
 
     async fn forget_dead(&self, before_ms: i64, limit: u32) -> anyhow::Result<u64> {
         Store::forget_dead(self, before_ms, limit).await
+    }
+
+    async fn note_forgotten(&self, letters: u64, before_ms: i64, now_ms: i64) -> anyhow::Result<()> {
+        Store::note_forgotten(self, letters, before_ms, now_ms).await
     }
 }
 

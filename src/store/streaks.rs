@@ -19,9 +19,6 @@ use crate::domain::subscription::DisabledBy;
 use crate::domain::template::UrlTemplate;
 use crate::domain::time;
 
-/// Who stands in the audit where nobody asked for a change.
-pub const ACTOR: &str = "paperboy";
-
 /// Why Paperboy disables a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
@@ -116,7 +113,7 @@ impl Store {
         detail.insert("why".to_owned(), json!(why.as_str()));
         let audited = Note {
             at_ms: now_ms,
-            actor: ACTOR.to_owned(),
+            actor: audit::PAPERBOY.to_owned(),
             action: "subscription.disable",
             tenant: Some(tenant.clone()),
             object: id.to_string(),

@@ -68,7 +68,7 @@ impl Replay {
         }
         let what = NewReplay {
             asked: format!("{:?} to {:?}", self.chosen, self.subscription),
-            subscription: self.subscription,
+            subscription: self.subscription.clone(),
             rate: self.rate,
             canary: self.canary,
             detached: self.detach,
@@ -82,7 +82,8 @@ impl Replay {
             decided::tell(common, DeadState::Replayed, 0);
             return Ok(());
         };
-        desk.note_job(&services::caller(), "dead_letter.replay", &job).await?;
+        let tenant = self.chosen.which.tenant.as_deref();
+        desk.note_job(&services::caller(), "dead_letter.replay", &job, tenant).await?;
         if self.detach {
             if common.json {
                 output::json_line(&json!({ "job": job.id, "letters": job.waiting }));
