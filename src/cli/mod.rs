@@ -73,7 +73,7 @@ pub(crate) struct Common {
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Ask a running `paperboy serve` at this address, with the key in PAPERBOY_API_KEY (else PAPERBOY_API); for
-    /// `subscription`, `publish` and `dead`
+    /// `subscription`, `publish`, `dead` and `deliveries`
     #[arg(long, global = true, value_name = "URL")]
     api: Option<String>,
     /// Print JSON (one object a line for lists) instead of tables

@@ -130,6 +130,17 @@ impl Store {
         Ok(Some(counter))
     }
 
+    /// Forgets all rows: where nobody counts successes, an old row would go on as if there had been none.
+    pub async fn forget_streaks(&self) -> anyhow::Result<()> {
+        if self.known_failing().await?.is_empty() {
+            return Ok(());
+        }
+        let mut write = self.begin_write().await.context(FAILED)?;
+        lock(&mut write).await.context(FAILED)?;
+        write.query("DELETE FROM streaks").execute().await.context(FAILED)?;
+        write.commit().await.context(FAILED)
+    }
+
     /// Every subscription that gets nothing but failures, by its id.
     pub async fn known_failing(&self) -> anyhow::Result<Vec<String>> {
         let rows = async {

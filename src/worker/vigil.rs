@@ -166,7 +166,7 @@ mod tests {
         vigil.delivered(&there, 3);
         let seen = vigil.take();
         assert_eq!((seen.len(), seen[&here.id].delivered_ms, seen[&here.id].failures), (1, Some(2), None));
-        vigil.know(&[there.id.clone()]);
+        vigil.know(std::slice::from_ref(&there.id));
         vigil.delivered(&here, 4);
         vigil.delivered(&there, 5);
         let seen = vigil.take();

@@ -155,6 +155,24 @@ async fn one_success_ends_it_also_at_another_worker_and_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_from_before_it_was_switched_off_is_nobodys_when_it_is_on_again() {
+    let mut app = App::new();
+    app.migrate().await;
+    app.sql("INSERT INTO streaks VALUES ('sub_1', 1, 2, 99, 'timeout', NULL, 1)").await;
+    app.serve("all").await.stop().await;
+    app.set("AUTO_DISABLE__AFTER_H", "1");
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let mut document = stubborn(&receiver.url("/"));
+    document["id"] = json!("sub_1");
+    app.subscribe(document).await;
+    let serve = app.serve("all").await;
+    publish(&app, 0..12).await;
+    receiver.wait_for(24, 20).await;
+    serve.stop().await;
+    assert_eq!(app.json(&["subscription", "show", "sub_1"]).await[0]["enabled"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_gone_is_disabled_at_once_if_its_subscription_wants_that() {
     let app = App::new();
     let receiver = Receiver::start(|_| Reply::status(410)).await;

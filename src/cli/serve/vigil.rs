@@ -31,6 +31,11 @@ impl Keeper {
     /// Writes what was noted until `stop`, then what is left.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut was_well = true;
+        if self.rules.is_none()
+            && let Err(error) = self.store.forget_streaks().await
+        {
+            warn!("old rows of failures stay: {error:#}");
+        }
         loop {
             let is_last = stop.run_until_cancelled(sleep(PAUSE)).await.is_none();
             let done = self.keep().await;
