@@ -249,39 +249,6 @@ async fn a_group_that_is_sent_by_processes_that_die_is_sent_whole_and_nothing_el
     assert_eq!(store.dead_count(&all_filter()).await.unwrap(), 2_000, "the others are open as before");
 }
 
-/// Figures for people: `cargo test --test it -- --ignored --nocapture figures_of_a_hundred_thousand`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes and asserts no time; its figures are read by a person"]
-async fn figures_of_a_hundred_thousand_letters() {
-    for (engine, home) in [("sqlite", Home::in_a_file()), ("postgres", Home::in_postgres().await)] {
-        let store = home.migrate().await;
-        crowd(&store, 100_000).await;
-        let begun = std::time::Instant::now();
-        let groups = store.dead_groups(&DeadFilter { limit: 500, ..DeadFilter::default() }).await.unwrap();
-        let grouped = begun.elapsed();
-        let filters = [
-            DeadFilter {
-                host: Some("h7.example".into()),
-                class: Some("timeout".into()),
-                ..DeadFilter::default()
-            },
-            DeadFilter { class: Some("tls".into()), ..DeadFilter::default() },
-            DeadFilter {
-                status: StatusRange::parse("5xx"),
-                tenant: Some("acme".into()),
-                ..DeadFilter::default()
-            },
-        ];
-        let mut listed = std::time::Duration::ZERO;
-        for filter in filters {
-            let begun = std::time::Instant::now();
-            assert_eq!(store.dead_list(&filter).await.unwrap().len(), 50);
-            listed = listed.max(begun.elapsed());
-        }
-        println!("{engine}: {} groups in {grouped:?}, the slowest filtered list in {listed:?}", groups.len());
-    }
-}
-
 async fn replays_are_forgotten_with_the_letters_of_their_time(home: Home) {
     let store = home.migrate().await;
     keep(&store, 2).await;
