@@ -246,6 +246,18 @@ sub_erp to erp.example.com
     }
 
     #[test]
+    fn tenants_whose_events_share_an_id_share_nothing_else() {
+        let rows = [row(60_000, What::Replayed, 0)];
+        let letters = [DeadRow { tenant: Some("other".into()), ..letter(0, DeadState::Replayed) }];
+        let lives = lives(&rows, &letters);
+        let told: Vec<String> = lives.iter().map(|life| text(&life.json(&receivers()), 1000)).collect();
+        assert_eq!(told.len(), 2);
+        let of = |tenant: &str| told.iter().find(|text| text.contains(tenant)).unwrap();
+        assert!(!of("acme").contains("dl_17") && of("acme").contains("replayed by a person\n"), "{told:?}");
+        assert!(of("other").contains("replayed by a person (dl_17)"), "{told:?}");
+    }
+
+    #[test]
     fn an_event_that_nobody_wanted_says_so() {
         let rows = [DeliveryRow { subscription: None, ..row(1, What::Unmatched, 0) }];
         let text = told(&rows, &[], &receivers());
