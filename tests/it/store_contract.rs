@@ -162,6 +162,8 @@ async fn changes_that_are_pending_are_told_and_made_by_migrating(home: Home) {
         "api_keys",
         "audit",
         "kept_answers",
+        "streaks",
+        "notices",
     ] {
         home.raw(&format!("DROP TABLE {table}")).await;
     }
