@@ -6,27 +6,39 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::V1;
+use super::filters;
 use super::operation::{
     Answer, Call, Operation, answers, answers_page, handler, in_query, json_answer, shared, takes,
 };
 use super::problem::Problem;
 use super::request::{Query, read_optional};
-use crate::desk::dead::{Chosen, letter_json, number, row_json};
-use crate::desk::{Caller, Refused};
+use crate::desk::dead::{Chosen, group_json, letter_json, number, row_json};
+use crate::desk::replays::{Asked, job_json};
+use crate::desk::wanted::Wanted;
+use crate::desk::{Caller, Refused, now_ms};
 use crate::domain::fault::Fault;
 use crate::domain::key::Scope;
-use crate::domain::name::Tenant;
-use crate::store::dead::Kind;
 use crate::store::{DeadFilter, DeadState};
 
 const LIMIT_MAX: u32 = 500;
-/// Letters that one request sends again or discards; its answer says whether there are more.
+/// Letters that one request names or discards; its answer says whether there are more.
 const AT_ONCE_MAX: usize = 500;
-const MEMBERS: [&str; 6] = ["ids", "filter", "dry_run", "limit", "subscription", "note"];
+/// The pace of a replay that names none, in letters a second.
+const RATE: u32 = 200;
+const RATE_MAX: u32 = 100_000;
 
 pub(super) fn operations() -> Vec<Operation> {
     let text = || json!({ "type": "string", "maxLength": 512 });
-    let act = |id, path, scope, summary, description, handler| Operation {
+    let kind =
+        || in_query("kind", "only deliveries or only events", json!({ "enum": ["delivery", "event"] }));
+    let reason = || in_query("reason", "only this reason, such as `exhausted`", text());
+    let host = || in_query("host", "only this receiver", text());
+    let states = json!({ "enum": ["open", "replayed", "discarded", "all"] });
+    let state = || in_query("state", "in which state", states.clone());
+    let mut of_groups = filters::shared_filters("when it died");
+    of_groups.extend([kind(), reason(), host(), state(), shared("limit")]);
+    let example = json!({ "filter": { "tenant": "acme", "reason": "exhausted" }, "dry_run": true });
+    let act = |id, path, scope, summary, description, schema, answers, handler| Operation {
         id,
         method: Method::POST,
         path,
@@ -34,12 +46,8 @@ pub(super) fn operations() -> Vec<Operation> {
         summary,
         description,
         parameters: vec![],
-        body: Some(takes(
-            "DeadLetterAction",
-            true,
-            json!({ "dry": { "value": { "filter": { "tenant": "acme", "reason": "exhausted" }, "dry_run": true } } }),
-        )),
-        answers: vec![(200, answers("What was done, or would be", "DeadLetterResult"))],
+        body: Some(takes(schema, true, json!({ "dry": { "value": example } }))),
+        answers,
         problems: vec![404, 408, 409, 413, 415, 422],
         is_change: true,
         handler,
@@ -52,21 +60,7 @@ pub(super) fn operations() -> Vec<Operation> {
             scope: Scope::Read,
             summary: "List dead letters, newest first",
             description: "Without `state`, those that are open.",
-            parameters: vec![
-                shared("tenant"),
-                in_query(
-                    "state",
-                    "in which state",
-                    json!({ "enum": ["open", "replayed", "discarded", "all"] }),
-                ),
-                in_query("kind", "only deliveries or only events", json!({ "enum": ["delivery", "event"] })),
-                in_query("reason", "only this reason, such as `exhausted`", text()),
-                in_query("subscription", "only this subscription's", text()),
-                in_query("event", "only this event's id", text()),
-                in_query("document", "only this document's", text()),
-                shared("limit"),
-                shared("cursor"),
-            ],
+            parameters: filters::parameters([kind(), reason(), host(), state()], "when it died"),
             body: None,
             answers: vec![(
                 200,
@@ -75,6 +69,20 @@ pub(super) fn operations() -> Vec<Operation> {
             problems: vec![],
             is_change: false,
             handler: handler!(list),
+        },
+        Operation {
+            id: "groupDeadLetters",
+            method: Method::GET,
+            path: "/v1/dead-letters/groups",
+            scope: Scope::Read,
+            summary: "Count dead letters that died of the same: receiver, cause and status",
+            description: "Largest first. `example` is the newest letter of a group.",
+            parameters: of_groups,
+            body: None,
+            answers: vec![(200, answers_page("The largest groups", "DeadLetterGroup"))],
+            problems: vec![],
+            is_change: false,
+            handler: handler!(groups),
         },
         Operation {
             id: "getDeadLetter",
@@ -96,7 +104,13 @@ pub(super) fn operations() -> Vec<Operation> {
             Scope::Replay,
             "Send dead letters again",
             "Named by `ids` or by a `filter`, with a fresh count of attempts, to their own subscription or to another \
-             one of their tenant. What a filter leaves beyond the limit is told as `more`: ask again.",
+             one of their tenant. It becomes a job that this or another process works on: `/v1/replays/{id}` shows \
+             how far it is. Asked again while letters wait, the same job goes on.",
+            "ReplayRequest",
+            vec![
+                (200, answers("How many it would be, or that there are none", "ReplayBegun")),
+                (202, answers("The job that was begun", "ReplayBegun")),
+            ],
             handler!(replay),
         ),
         act(
@@ -104,41 +118,43 @@ pub(super) fn operations() -> Vec<Operation> {
             "/v1/dead-letters/discard",
             Scope::Write,
             "Give dead letters up for good",
-            "They stay listed as `discarded` and may still be sent again.",
+            "They stay listed as `discarded` and may still be sent again. What a filter leaves beyond the limit is \
+             told as `more`: ask again.",
+            "DiscardRequest",
+            vec![(200, answers("What was done, or would be", "DiscardResult"))],
             handler!(discard),
         ),
     ]
 }
 
 async fn list(call: Call) -> Answer {
-    let known = ["tenant", "state", "kind", "reason", "subscription", "event", "document", "limit", "cursor"];
-    let mut query = Query::read(&call.request, &known);
-    let tenant = query.of::<Tenant>("tenant");
-    let state = query.parsed("state", |text| match text {
-        "all" => Ok(None),
-        text => DeadState::parse(text).map(Some).ok_or_else(|| "is not a state".to_owned()),
-    });
-    let filter = DeadFilter {
-        tenant: None,
-        state: state.unwrap_or(Some(DeadState::Open)),
-        kind: query.parsed("kind", kind),
-        reason: query.text("reason"),
-        subscription: query.text("subscription"),
-        event_id: query.text("event"),
-        document_id: query.text("document"),
-        limit: query.limit(LIMIT_MAX),
-        before_id: query
-            .parsed("cursor", |text| number(text).ok_or_else(|| "is no cursor of ours".to_owned())),
-        ..DeadFilter::default()
-    };
+    let names: Vec<&str> = Wanted::names_of_dead().chain(["limit", "cursor"]).collect();
+    let mut query = Query::read(&call.request, &names);
+    let wanted = filters::read(&mut query, Wanted::names_of_dead());
+    let limit = query.limit(LIMIT_MAX);
+    let before_id =
+        query.parsed("cursor", |text| number(text).ok_or_else(|| "is no cursor of ours".to_owned()));
     query.end()?;
-    let tenant = call.caller.tenant_of_list(tenant)?.map(|tenant| tenant.to_string());
-    let filter = DeadFilter { tenant, ..filter };
+    let filter = filters::of_query(wanted.dead(&call.caller, ""))?;
+    let filter = DeadFilter { limit, before_id, ..filter };
     let rows = call.v1.desk.store.dead_list(&filter).await.map_err(Refused::from)?;
     let is_full = rows.len() == filter.limit as usize;
     let next = rows.last().filter(|_| is_full).map(|row| format!("dl_{}", row.id));
     let data: Vec<Value> = rows.iter().map(row_json).collect();
     Ok(json_answer(StatusCode::OK, &json!({ "data": data, "next_cursor": next })))
+}
+
+async fn groups(call: Call) -> Answer {
+    let names: Vec<&str> = Wanted::names_of_dead().chain(["limit"]).collect();
+    let mut query = Query::read(&call.request, &names);
+    let wanted = filters::read(&mut query, Wanted::names_of_dead());
+    let limit = query.limit(LIMIT_MAX);
+    query.end()?;
+    let filter = filters::of_query(wanted.dead(&call.caller, ""))?;
+    let filter = DeadFilter { limit, ..filter };
+    let groups = call.v1.desk.store.dead_groups(&filter).await.map_err(Refused::from)?;
+    let data: Vec<Value> = groups.iter().map(group_json).collect();
+    Ok(json_answer(StatusCode::OK, &json!({ "data": data, "next_cursor": null })))
 }
 
 async fn show(call: Call) -> Answer {
@@ -150,82 +166,88 @@ async fn show(call: Call) -> Answer {
 #[serde(default)]
 struct Action {
     ids: Option<Vec<String>>,
-    filter: Option<FilterBody>,
+    filter: Option<Wanted>,
     dry_run: bool,
-    limit: Option<usize>,
-    /// Of a replay.
+    /// Of a replay, as what follows.
     subscription: Option<String>,
-    /// Of a discard.
+    rate: Option<u32>,
+    canary: u32,
+    /// Of a discard, as what follows.
+    limit: Option<usize>,
     note: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FilterBody {
-    tenant: Option<String>,
-    kind: Option<String>,
-    reason: Option<String>,
-    subscription: Option<String>,
-    event: Option<String>,
-    document: Option<String>,
-}
+const OF_REPLAY: [&str; 6] = ["ids", "filter", "dry_run", "subscription", "rate", "canary"];
+const OF_DISCARD: [&str; 5] = ["ids", "filter", "dry_run", "limit", "note"];
 
 async fn replay(call: Call) -> Answer {
     let Call { v1, caller, request, .. } = call;
-    let action = read(&v1, request, "note").await?;
-    let (chosen, limit) = chosen(&caller, &action)?;
-    let rows = v1.desk.chosen(&caller, &chosen).await?;
-    let (rows, more) = cut(rows, limit);
-    let subscription = action.subscription.as_deref();
-    v1.desk.check_replay(&caller, &rows, subscription).await?;
-    if action.dry_run {
-        return Ok(result(rows.len(), &[], more, true));
+    let action = read(&v1, request, &OF_REPLAY).await?;
+    let rate = action.rate.unwrap_or(RATE);
+    if rate > RATE_MAX {
+        let fault = Fault::new("rate", format!("must be from 0 to {RATE_MAX}; 0 is as many as go"));
+        return Err(Problem::faults(vec![fault]));
     }
-    let (done, ended) = v1.desk.replay(&caller, &*v1.publisher, &rows, subscription, |_| ()).await;
-    match ended {
-        // What was sent is marked: asking again goes on with the rest.
-        Err(refused) if done.ids.is_empty() => Err(refused.into()),
-        Err(refused) => {
-            tracing::warn!("{refused}");
-            Ok(result(done.matched, &done.ids, true, false))
+    let asked = Asked {
+        chosen: chosen(&caller, &action, LIMIT_MAX)?,
+        subscription: action.subscription,
+        rate,
+        canary: action.canary,
+    };
+    if action.dry_run {
+        let matched = v1.desk.count_replay(&caller, &asked).await?;
+        let body = json!({ "matched": matched, "dry_run": true, "replay": null });
+        return Ok(json_answer(StatusCode::OK, &body));
+    }
+    match v1.desk.begin_replay(&caller, &asked).await? {
+        Some(job) => {
+            let told = job_json(&job, now_ms());
+            let body = json!({ "matched": job.waiting, "dry_run": false, "replay": told });
+            Ok(json_answer(StatusCode::ACCEPTED, &body))
         }
-        Ok(()) => Ok(result(done.matched, &done.ids, more, false)),
+        None => {
+            let body = json!({ "matched": 0, "dry_run": false, "replay": null });
+            Ok(json_answer(StatusCode::OK, &body))
+        }
     }
 }
 
 async fn discard(call: Call) -> Answer {
     let Call { v1, caller, request, .. } = call;
-    let action = read(&v1, request, "subscription").await?;
-    let (chosen, limit) = chosen(&caller, &action)?;
-    let (rows, more) = cut(v1.desk.chosen(&caller, &chosen).await?, limit);
-    if action.dry_run {
-        return Ok(result(rows.len(), &[], more, true));
+    let action = read(&v1, request, &OF_DISCARD).await?;
+    let limit = action.limit.unwrap_or(AT_ONCE_MAX);
+    if !(1..=AT_ONCE_MAX).contains(&limit) {
+        let fault = Fault::new("limit", format!("must be from 1 to {AT_ONCE_MAX}"));
+        return Err(Problem::faults(vec![fault]));
     }
+    // One more tells whether there are more.
+    let page = u32::try_from(limit).unwrap_or(u32::MAX).saturating_add(1);
+    let chosen = chosen(&caller, &action, page)?;
+    if action.dry_run {
+        let matched = v1.desk.count_chosen(&caller, &chosen).await?;
+        return Ok(result(matched, &[], matched > limit as u64, true));
+    }
+    let (rows, more) = cut(v1.desk.chosen(&caller, &chosen).await?, limit);
     let open = rows.iter().filter(|row| row.state == DeadState::Open).cloned().collect::<Vec<_>>();
     v1.desk.discard(&caller, &open, action.note.as_deref()).await?;
     let ids: Vec<i64> = open.iter().map(|row| row.id).collect();
-    Ok(result(rows.len(), &ids, more, false))
+    Ok(result(rows.len() as u64, &ids, more, false))
 }
 
-/// Reads the body of an action; `foreign` is the member that belongs to the other one.
-async fn read(v1: &V1, request: Request, foreign: &str) -> Result<Action, Problem> {
-    let members: Vec<&str> = MEMBERS.into_iter().filter(|name| *name != foreign).collect();
-    let (action, _body) = read_optional::<Action>(v1, request, &members).await?;
+/// Reads the body of an action.
+async fn read(v1: &V1, request: Request, members: &[&str]) -> Result<Action, Problem> {
+    let (action, _body) = read_optional::<Action>(v1, request, members).await?;
     if action.note.as_ref().is_some_and(|note| note.contains('\0')) {
         return Err(Problem::faults(vec![Fault::new("note", "holds a control character")]));
     }
     Ok(action)
 }
 
-/// Which letters are meant, and how many at most.
-fn chosen(caller: &Caller, action: &Action) -> Result<(Chosen, usize), Problem> {
-    let mut faults = Vec::new();
-    let limit = action.limit.unwrap_or(AT_ONCE_MAX);
-    if !(1..=AT_ONCE_MAX).contains(&limit) {
-        faults.push(Fault::new("limit", format!("must be from 1 to {AT_ONCE_MAX}")));
-    }
-    let chosen = match (&action.ids, &action.filter) {
+/// Which letters are meant; of a filter at most `page`, where they are looked at one by one.
+fn chosen(caller: &Caller, action: &Action, page: u32) -> Result<Chosen, Problem> {
+    match (&action.ids, &action.filter) {
         (Some(ids), None) => {
+            let mut faults = Vec::new();
             let mut numbers = Vec::with_capacity(ids.len());
             for (place, id) in ids.iter().enumerate() {
                 match number(id) {
@@ -239,57 +261,19 @@ fn chosen(caller: &Caller, action: &Action) -> Result<(Chosen, usize), Problem> 
             if numbers.len() > AT_ONCE_MAX {
                 faults.push(Fault::new("ids", format!("names more than {AT_ONCE_MAX}")));
             }
-            Chosen::Ids(numbers)
+            if faults.is_empty() { Ok(Chosen::Ids(numbers)) } else { Err(Problem::faults(faults)) }
         }
-        (None, Some(filter)) => Chosen::Every(Box::new(DeadFilter {
-            // One more tells whether there are more.
-            limit: u32::try_from(limit).unwrap_or(u32::MAX).saturating_add(1),
-            ..filter_of(caller, filter, &mut faults)?
-        })),
+        (None, Some(filter)) => {
+            let filter = DeadFilter { limit: page, ..filter.dead(caller, "filter.")? };
+            Ok(Chosen::Every(Box::new(filter)))
+        }
         _ => {
-            faults.push(Fault::new("", "names no dead letters, or in two ways").hint(
+            let fault = Fault::new("", "names no dead letters, or in two ways").hint(
                 "give `ids`, or a `filter` such as `{\"reason\": \"exhausted\"}`; `{}` is every open one",
-            ));
-            return Err(Problem::faults(faults));
-        }
-    };
-    if faults.is_empty() { Ok((chosen, limit)) } else { Err(Problem::faults(faults)) }
-}
-
-fn filter_of(caller: &Caller, filter: &FilterBody, faults: &mut Vec<Fault>) -> Result<DeadFilter, Problem> {
-    let texts = [
-        ("reason", &filter.reason),
-        ("subscription", &filter.subscription),
-        ("event", &filter.event),
-        ("document", &filter.document),
-    ];
-    for (name, text) in texts {
-        if text.as_ref().is_some_and(|text| text.contains('\0')) {
-            faults.push(Fault::new(format!("filter.{name}"), "holds a control character"));
+            );
+            Err(Problem::faults(vec![fault]))
         }
     }
-    let kind = filter.kind.as_deref().map(kind).transpose();
-    let tenant = filter.tenant.as_deref().map(Tenant::parse).transpose();
-    if let Err(why) = &kind {
-        faults.push(Fault::new("filter.kind", why.as_str()));
-    }
-    if let Err(why) = &tenant {
-        faults.push(Fault::new("filter.tenant", why.to_string()));
-    }
-    let tenant = caller.tenant_of_list(tenant.unwrap_or_default())?;
-    Ok(DeadFilter {
-        tenant: tenant.map(|tenant| tenant.to_string()),
-        kind: kind.unwrap_or_default(),
-        reason: filter.reason.clone(),
-        subscription: filter.subscription.clone(),
-        event_id: filter.event.clone(),
-        document_id: filter.document.clone(),
-        ..DeadFilter::default()
-    })
-}
-
-fn kind(text: &str) -> Result<Kind, String> {
-    Kind::parse(text).ok_or_else(|| "must be `delivery` or `event`".to_owned())
 }
 
 fn cut<T>(mut rows: Vec<T>, limit: usize) -> (Vec<T>, bool) {
@@ -298,7 +282,7 @@ fn cut<T>(mut rows: Vec<T>, limit: usize) -> (Vec<T>, bool) {
     (rows, more)
 }
 
-fn result(matched: usize, ids: &[i64], more: bool, is_dry: bool) -> axum::response::Response {
+fn result(matched: u64, ids: &[i64], more: bool, is_dry: bool) -> axum::response::Response {
     let ids: Vec<String> = ids.iter().map(|id| format!("dl_{id}")).collect();
     let body = json!({ "matched": matched, "done": ids.len(), "ids": ids, "more": more, "dry_run": is_dry });
     json_answer(StatusCode::OK, &body)

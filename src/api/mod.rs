@@ -7,14 +7,17 @@ mod audit;
 mod calls;
 mod creation;
 mod dead_letters;
+mod deliveries;
 mod door;
 mod events;
+mod filters;
 mod health;
 mod listener;
 pub mod openapi;
 mod operation;
 mod outlet;
 mod problem;
+mod replays;
 mod request;
 mod subscriptions;
 
@@ -143,16 +146,16 @@ pub async fn serve(listener: TcpListener, state: State, connections: Connections
 
 /// Every operation of `/v1`.
 fn operations() -> Vec<Operation> {
-    [
+    let resources = [
         events::operations(),
         calls::operations(),
         subscriptions::operations(),
         dead_letters::operations(),
+        replays::operations(),
+        deliveries::operations(),
         audit::operations(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ];
+    resources.into_iter().flatten().collect()
 }
 
 fn router(state: State) -> Router {

@@ -79,6 +79,15 @@ pub enum Target {
     DeadEvents,
     /// The exchange of receivers' answers; the routing key is the event's type. Nobody has to be bound to it.
     Answers,
+    /// The exchange of notices; the routing key is the notice's type. Nobody may be listening.
+    Notices,
+}
+
+impl Target {
+    /// Whether what is published there must reach a queue.
+    pub fn is_mandatory(self) -> bool {
+        !matches!(self, Target::Answers | Target::Notices)
+    }
 }
 
 /// A message in hand, with the receipt that must be settled.

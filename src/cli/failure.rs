@@ -110,8 +110,13 @@ impl From<Refused> for Failure {
         match refused {
             Refused::Faults(faults) => Failure::refused(faults.into_iter().map(Problem::from).collect()),
             Refused::Missing { what, .. } => {
-                let words = if what == "dead letter" { "dead" } else { what };
-                Failure::world(text).hint(format!("`paperboy {words} list` shows them"))
+                let words = match what {
+                    "dead letter" => "dead list",
+                    "replay" => "dead jobs",
+                    "key" => "key list",
+                    _ => "subscription list",
+                };
+                Failure::world(text).hint(format!("`paperboy {words}` shows them"))
             }
             Refused::Forbidden(_) => Failure::world(text),
             Refused::Stale { .. } => {

@@ -73,7 +73,7 @@ pub(crate) struct Common {
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Ask a running `paperboy serve` at this address, with the key in PAPERBOY_API_KEY (else PAPERBOY_API); for
-    /// `subscription`, `publish` and `dead`
+    /// `subscription`, `publish`, `dead` and `deliveries`
     #[arg(long, global = true, value_name = "URL")]
     api: Option<String>,
     /// Print JSON (one object a line for lists) instead of tables
@@ -177,9 +177,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 impl Command {
     async fn run(self, common: Common) -> Result<(), Failure> {
-        let is_remote = matches!(self, Command::Subscription(_) | Command::Publish(_) | Command::Dead(_));
+        let is_remote = matches!(
+            self,
+            Command::Subscription(_) | Command::Publish(_) | Command::Dead(_) | Command::Deliveries(_)
+        );
         if common.api.is_some() && !is_remote {
-            return Err(Failure::usage("`--api` is for `subscription`, `publish` and `dead`")
+            return Err(Failure::usage("`--api` is for `subscription`, `publish`, `dead` and `deliveries`")
                 .hint("run this one where the store is"));
         }
         match self {

@@ -40,13 +40,6 @@ struct Answered {
     text: String,
 }
 
-/// What an action on dead letters did, all its requests together.
-#[derive(Debug, Default)]
-pub(super) struct Acted {
-    pub(super) matched: usize,
-    pub(super) done: usize,
-}
-
 /// A text as one part of a path.
 pub(super) fn segment(text: &str) -> String {
     // A dot alone would be taken as a step, and an empty part as none.
@@ -165,27 +158,15 @@ impl Remote {
         Ok(entries)
     }
 
-    /// Sends dead letters again or discards them, request by request until none are left; `each` hears of each.
-    pub(super) async fn dead_letters(
-        &self,
-        action: &str,
-        body: Value,
-        mut each: impl FnMut(&str),
-    ) -> Result<Acted, Failure> {
-        let mut acted = Acted::default();
+    /// Discards dead letters, request by request until none are left; how many.
+    pub(super) async fn discard_dead_letters(&self, body: &Value) -> Result<u64, Failure> {
+        let mut discarded = 0;
         loop {
-            let result = self.post(&format!("/v1/dead-letters/{action}"), &body, false).await?;
-            let number = |name: &str| {
-                result[name].as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or(0)
-            };
-            acted.matched += number("matched");
-            acted.done += number("done");
-            for id in result["ids"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                each(id);
-            }
-            // A dry run changes nothing: asked again it would count the same ones.
-            if result["more"] != true || result["dry_run"] == true || number("done") == 0 {
-                return Ok(acted);
+            let result = self.post("/v1/dead-letters/discard", body, false).await?;
+            let done = result["done"].as_u64().unwrap_or(0);
+            discarded += done;
+            if result["more"] != true || done == 0 {
+                return Ok(discarded);
             }
         }
     }

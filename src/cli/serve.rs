@@ -1,6 +1,7 @@
 //! `paperboy serve`: the one place where the real services are chosen and wired.
 
 mod sources;
+mod vigil;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ use crate::http::Sender;
 use crate::store::Store;
 use crate::worker::balance::Balance;
 use crate::worker::record::{self, Recorded, Recorder};
-use crate::worker::{self, Places, Worker, drain};
+use crate::worker::vigil::Vigil;
+use crate::worker::{self, Places, Worker, drain, notices};
 
 /// Upper bounds of the buckets that attempts are counted in, in seconds.
 const SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
@@ -213,7 +215,13 @@ impl Process {
             delivering_now = Some((Arc::clone(&balance), Arc::clone(&places)));
             let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
-            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), places, recorder)?));
+            let rules = self.config.auto_disable.rules();
+            let vigil = Arc::new(Vigil::new(rules.is_some()));
+            let board = services::desk(&self.config, self.store.clone())?.board;
+            let keeper = vigil::Keeper { store: self.store.clone(), board, vigil: Arc::clone(&vigil), rules };
+            tasks.spawn(keeper.run(background.clone()));
+            let deliver = self.deliver(intake, Arc::clone(&balance), places, recorder, vigil)?;
+            delivering = Some(tokio::spawn(deliver));
 
             // Only publishing has to be possible: who subscribes is asked of the event later.
             let (gate, gate_open) = watch::channel(false);
@@ -223,6 +231,8 @@ impl Process {
                 forwarding = Some(sources.task);
             }
         }
+        let (outbox, broker, until) = (self.store.clone(), Arc::clone(&self.broker), background.clone());
+        tasks.spawn(notices::run(outbox, broker, until));
         if self.role != Role::Worker {
             let taking_over =
                 replaying::take_over(self.store.clone(), Arc::clone(&self.broker), stop.clone());
@@ -391,6 +401,7 @@ impl Process {
         balance: Arc<Balance>,
         places: Arc<Places>,
         recorder: Recorder,
+        vigil: Arc<Vigil>,
     ) -> Result<impl Future<Output = worker::Finish> + Send + use<>, Failure> {
         let settings = worker::Settings {
             event_bytes_max: self.config.limits.event_bytes_max,
@@ -409,7 +420,8 @@ impl Process {
             Arc::clone(&places),
         );
         let replies = Arc::new(self.broker.replies()?);
-        let worker = Arc::new(worker.recording(recorder).answering(Arc::clone(&replies) as Arc<dyn Replier>));
+        let worker = worker.recording(recorder).watched_by(vigil);
+        let worker = Arc::new(worker.answering(Arc::clone(&replies) as Arc<dyn Replier>));
         let sender = Arc::clone(&self.sender);
         Ok(async move {
             let gauge = tokio::spawn(publish_gauges(balance, places));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::broker::rabbitmq::inspect::Inspector;
 use crate::broker::rabbitmq::{RabbitMq, Settings};
 use crate::cache::redis::Redis;
-use crate::config::{Config, SecretsKey};
+use crate::config::{Config, LogKeep, SecretsKey};
 use crate::desk::{Board, Caller, Desk, Rules};
 use crate::domain::keyring::Keyring;
 use crate::domain::seal::SealKey;
@@ -132,6 +132,7 @@ pub(super) fn desk(config: &Config, store: Store) -> Result<Desk, Failure> {
         refresh,
         subscriptions_max: config.limits.subscriptions_max,
         event_bytes_max: config.limits.event_bytes_max,
+        log_is_kept: config.delivery_log.keep != LogKeep::Off,
     };
     let board = Arc::new(RedisBoard { redis: redis(config)? });
     Ok(Desk { store, board, guard: Arc::new(guard(config)?), rules })

@@ -1,5 +1,6 @@
 //! `paperboy status`: queues, waiting retries, processes, the balance, and what is wrong in words.
 
+mod troubled;
 mod warnings;
 
 use std::collections::BTreeMap;
@@ -211,6 +212,7 @@ impl Facts {
                 println!("open dead letters in the store: {}", store.dead_letters);
                 let days = output::count(usize::try_from(store.deliveries.days).unwrap_or(usize::MAX), "day");
                 println!("delivery log: {days}, {}", output::bytes(store.deliveries.bytes));
+                troubled::print(&store.troubled);
             }
             Kept::Missing => println!("there is no store to look for dead letters in"),
             Kept::Unknown(why) => println!("open dead letters are not known: {}", output::printable(why)),
@@ -244,6 +246,10 @@ impl Facts {
             },
             "delivery_log": match &self.store {
                 Kept::There(store) => json!({ "days": store.deliveries.days, "bytes": store.deliveries.bytes }),
+                Kept::Missing | Kept::Unknown(_) => Value::Null,
+            },
+            "troubled": match &self.store {
+                Kept::There(store) => troubled::json(&store.troubled),
                 Kept::Missing | Kept::Unknown(_) => Value::Null,
             },
             "warnings": warnings,

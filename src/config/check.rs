@@ -5,10 +5,10 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    ApiConfig, AuditConfig, BrokerConfig, BrokerUrl, CacheConfig, Config, DeadConfig, DeliveryConfig,
-    DeliveryLogConfig, EgressConfig, Fault, LimitsConfig, LogConfig, LogFormat, LogKeep, RedisConfig,
-    RedisUrl, Role, SecretsConfig, SecretsKey, StoreConfig, StoreUrl, WorkerConfig, settings::Settings,
-    sources::SourceTables,
+    ApiConfig, AuditConfig, AutoDisableConfig, BrokerConfig, BrokerUrl, CacheConfig, Config, DeadConfig,
+    DeliveryConfig, DeliveryLogConfig, EgressConfig, Fault, LimitsConfig, LogConfig, LogFormat, LogKeep,
+    RedisConfig, RedisUrl, Role, SecretsConfig, SecretsKey, StoreConfig, StoreUrl, WorkerConfig,
+    settings::Settings, sources::SourceTables,
 };
 use crate::{
     domain::{seal::SealKey, secret::Secret},
@@ -48,6 +48,10 @@ pub(super) fn check(settings: &Settings, sources: &SourceTables, faults: &mut Ve
         drain: settings.flag("dead.drain"),
         retention_days: check.number("dead.retention_days", 1..=3_650),
     };
+    let auto_disable = AutoDisableConfig {
+        after_h: check.after_h(),
+        failures_min: check.number("auto_disable.failures_min", 1..=1_000_000),
+    };
     let limits = LimitsConfig {
         event_bytes_max: check.number("limits.event_bytes_max", 1_024..=134_217_728),
         in_hand_bytes_max: check.number("limits.in_hand_bytes_max", 1_048_576..=1_099_511_627_776),
@@ -85,6 +89,7 @@ pub(super) fn check(settings: &Settings, sources: &SourceTables, faults: &mut Ve
         delivery,
         delivery_log: DeliveryLogConfig { keep: log_keep?, days: log_days },
         dead,
+        auto_disable,
         limits,
         audit,
         egress,
@@ -190,6 +195,16 @@ impl Check<'_> {
             self.fault("broker.prefix", "cannot begin the name of a queue", hint);
         }
         prefix.into()
+    }
+
+    fn after_h(&mut self) -> f64 {
+        let hours = self.settings.float("auto_disable.after_h");
+        // Also refuses NaN, which is in no range.
+        if !(0.0..=8_760.0).contains(&hours) {
+            let rest = format!("is {hours}, which is out of range");
+            self.fault("auto_disable.after_h", &rest, "write a number from 0 to 8760; 0 is off");
+        }
+        hours
     }
 
     fn refresh_s(&mut self) -> f64 {
@@ -359,6 +374,7 @@ fn one_key(text: &str) -> Result<SecretsKey, String> {
 mod tests {
     use super::*;
     use crate::config::{Sources, load, settings::variable_of};
+    use crate::domain::streak::Rules;
 
     fn with(key: &str, value: &str) -> Result<Config, Vec<Fault>> {
         load(&Sources::from_text(None, &[(&variable_of(key), value)]))
@@ -382,6 +398,7 @@ mod tests {
             ("delivery.grace_s", 1, 3_600),
             ("delivery.wait_age_max_s", 1, 2_592_000),
             ("dead.retention_days", 1, 3_650),
+            ("auto_disable.failures_min", 1, 1_000_000),
             ("limits.event_bytes_max", 1_024, 134_217_728),
             ("limits.in_hand_bytes_max", 1_048_576, 1_099_511_627_776),
             ("limits.body_bytes_max", 1_024, 134_217_728),
@@ -404,6 +421,12 @@ mod tests {
         for seconds in ["0.04", "3601", "nan", "inf", "-1"] {
             assert!(refusal("cache.refresh_s", seconds).contains("out of range"));
         }
+        for hours in ["-1", "8761", "nan"] {
+            assert!(refusal("auto_disable.after_h", hours).contains("out of range"));
+        }
+        let rules = with("auto_disable.after_h", "0.5").unwrap().auto_disable.rules();
+        assert_eq!(rules, Some(Rules { after_ms: 1_800_000, failures_min: 10 }));
+        assert_eq!(with("auto_disable.after_h", "0").unwrap().auto_disable.rules(), None);
         assert_eq!(with("cache.refresh_s", "0.05").unwrap().cache.refresh().as_millis(), 50);
     }
 

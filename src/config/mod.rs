@@ -26,7 +26,7 @@ pub use sources::source_documents;
 
 pub use crate::store::StoreUrl;
 
-use crate::domain::{seal::SealKey, secret::Secret, source::Source};
+use crate::domain::{seal::SealKey, secret::Secret, source::Source, streak::Rules};
 
 /// `config/default.toml` as it was when the binary was built.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -44,6 +44,7 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     pub delivery_log: DeliveryLogConfig,
     pub dead: DeadConfig,
+    pub auto_disable: AutoDisableConfig,
     pub limits: LimitsConfig,
     pub audit: AuditConfig,
     pub egress: EgressConfig,
@@ -197,6 +198,23 @@ pub struct LimitsConfig {
     pub requests_per_s: u32,
     /// Of one tenant.
     pub subscriptions_max: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct AutoDisableConfig {
+    /// Hours of nothing but failures; 0 is off.
+    pub after_h: f64,
+    /// Failed attempts there must be.
+    pub failures_min: u32,
+}
+
+impl AutoDisableConfig {
+    /// When a row of failures is enough; none: never.
+    #[expect(clippy::cast_possible_truncation, reason = "a year in milliseconds is far below 2^53")]
+    pub fn rules(&self) -> Option<Rules> {
+        let after_ms = (self.after_h * 3_600_000.0).ceil() as i64;
+        (after_ms > 0).then_some(Rules { after_ms, failures_min: self.failures_min.into() })
+    }
 }
 
 #[derive(Debug, Clone)]

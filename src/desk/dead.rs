@@ -1,16 +1,15 @@
 //! Dead letters: look, send again, give up for good.
 
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 
-use super::events::confirmed;
-use super::{Caller, Desk, Publisher, Refused, note, now_ms};
-use crate::broker::Target;
+use super::moment::plain as moment;
+use super::{Caller, Desk, Refused, note, now_ms};
 use crate::domain::cause::Cause;
 use crate::domain::history::History;
 use crate::domain::name::SubscriptionId;
 use crate::store::replays::ReplayJob;
-use crate::store::{DeadFilter, DeadLetterFull, DeadRow, DeadState};
-use crate::worker::replay;
+use crate::store::{DeadFilter, DeadGroup, DeadLetterFull, DeadRow, DeadState};
 
 /// Which dead letters an operation is about.
 #[derive(Clone, Debug)]
@@ -79,6 +78,9 @@ pub fn host(row: &DeadRow) -> &str {
 pub fn letter_json(letter: &DeadLetterFull) -> Value {
     let mut value = row_json(&letter.row);
     value["body"] = json!(String::from_utf8_lossy(&letter.body));
+    if std::str::from_utf8(&letter.body).is_err() {
+        value["body_base64"] = json!(BASE64.encode(&letter.body));
+    }
     value["answer"] = json!(String::from_utf8_lossy(&letter.answer));
     value["headers"] = serde_json::from_slice(&letter.headers).unwrap_or(Value::Null);
     value
@@ -93,10 +95,33 @@ pub fn history_json(history: &str) -> Value {
     json.collect()
 }
 
-/// A moment in Unix milliseconds as RFC 3339, in UTC to the second.
-fn moment(unix_ms: i64) -> String {
-    let time = jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default();
-    format!("{time:.0}")
+/// Letters that died of the same, as JSON.
+pub fn group_json(group: &DeadGroup) -> Value {
+    let cause = group.class.as_deref().and_then(Cause::parse);
+    json!({
+        "letters": group.letters,
+        "again": group.again,
+        "tenants": group.tenants,
+        "kind": group.kind.as_str(),
+        "host": group.host,
+        "class": group.class,
+        "status": group.status,
+        "cause": cause.map(|cause| cause.line(group.host.as_deref().unwrap_or("the receiver"))),
+        "hint": cause.map(Cause::hint),
+        "first": moment(group.first_ms),
+        "last": moment(group.last_ms),
+        "example": format!("dl_{}", group.example),
+    })
+}
+
+/// Why a letter is not sent to a subscription.
+pub(super) fn of_another_tenant(letter: i64, subscription: &str) -> Refused {
+    Refused::Conflict {
+        message: format!(
+            "dead letter `dl_{letter}` belongs to another tenant than subscription `{subscription}`"
+        ),
+        hint: "a tenant's events go to that tenant's subscriptions only",
+    }
 }
 
 impl Desk {
@@ -137,6 +162,23 @@ impl Desk {
         }
     }
 
+    /// How many are meant, its page left aside.
+    ///
+    /// # Errors
+    /// As [`Desk::chosen`].
+    pub async fn count_chosen(&self, caller: &Caller, chosen: &Chosen) -> Result<u64, Refused> {
+        match chosen {
+            Chosen::Ids(_) => Ok(self.chosen(caller, chosen).await?.len() as u64),
+            Chosen::Every(filter) => {
+                let mut filter = (**filter).clone();
+                if let Some(own) = &caller.tenant {
+                    filter.tenant = Some(own.to_string());
+                }
+                Ok(self.store.dead_count(&filter).await?)
+            }
+        }
+    }
+
     /// Checks that these may be sent to `subscription`, if it is named.
     ///
     /// # Errors
@@ -154,13 +196,7 @@ impl Desk {
             let target = self.show_subscription(caller, parsed.as_str()).await?;
             let other = rows.iter().find(|row| row.tenant != target.spec.tenant);
             if let Some(row) = other {
-                return Err(Refused::Conflict {
-                    message: format!(
-                        "dead letter `dl_{}` belongs to another tenant than subscription `{id}`",
-                        row.id
-                    ),
-                    hint: "a tenant's events go to that tenant's subscriptions only",
-                });
+                return Err(of_another_tenant(row.id, id));
             }
         }
         match rows.iter().find(|row| row.state == DeadState::Replayed) {
@@ -172,59 +208,8 @@ impl Desk {
         }
     }
 
-    /// Sends letters again, each marked once its publish is confirmed; `each` hears of every one. What was sent
-    /// before a failure stays sent and marked.
-    ///
-    /// # Errors
-    /// The broker did not confirm one, or the store fails; the first value is what was done until then.
-    pub async fn replay(
-        &self,
-        caller: &Caller,
-        publisher: &dyn Publisher,
-        rows: &[DeadRow],
-        subscription: Option<&str>,
-        mut each: impl FnMut(i64) + Send,
-    ) -> (Done, Result<(), Refused>) {
-        let mut done = Done { matched: rows.len(), ids: Vec::new() };
-        let mut result = Ok(());
-        for row in rows {
-            match self.replay_one(publisher, row.id, subscription).await {
-                Ok(true) => {
-                    done.ids.push(row.id);
-                    each(row.id);
-                }
-                // Somebody else was quicker.
-                Ok(false) => {}
-                Err(error) => {
-                    let id = row.id;
-                    result = Err(Refused::Failed(error.context(format!("replay stopped at `dl_{id}`"))));
-                    break;
-                }
-            }
-        }
-        let noted = self.note_dead(caller, "dead_letter.replay", rows, &done, subscription).await;
-        (done, result.and(noted))
-    }
-
-    async fn replay_one(
-        &self,
-        publisher: &dyn Publisher,
-        id: i64,
-        subscription: Option<&str>,
-    ) -> anyhow::Result<bool> {
-        let Some(letter) = self.store.dead_show(id).await? else { return Ok(false) };
-        if letter.row.state == DeadState::Replayed {
-            return Ok(false);
-        }
-        let cycle = self.store.next_cycle().await?;
-        let message = replay::message(&letter, cycle, subscription);
-        confirmed(publisher.publish(Target::Retries, message)).await?;
-        // Confirmed first, marked after: a crash in between repeats one, and loses none.
-        self.store.dead_mark(&[id], DeadState::Replayed, None, now_ms()).await?;
-        Ok(true)
-    }
-
-    /// Notes what a person did with a replay that is a job: `begin`, `pause`, `resume` or `cancel`.
+    /// Notes what a person did with a replay that is a job: `begin`, `pause`, `resume` or `cancel`; `tenant` is whose
+    /// letters it sends, if all are one's.
     ///
     /// # Errors
     /// The store fails.
@@ -233,12 +218,14 @@ impl Desk {
         caller: &Caller,
         action: &'static str,
         job: &ReplayJob,
+        tenant: Option<&str>,
     ) -> Result<(), Refused> {
         let detail = json!({
             "letters": job.total(), "asked": job.what.asked, "subscription": job.what.subscription,
             "rate": job.what.rate, "canary": job.what.canary,
         });
-        Ok(self.store.note(&[note(caller, action, None, &format!("replay {}", job.id), detail)]).await?)
+        let object = format!("replay {}", job.id);
+        Ok(self.store.note(&[note(caller, action, tenant, &object, detail)]).await?)
     }
 
     /// Gives letters up for good; they stay listed as discarded.
@@ -258,7 +245,7 @@ impl Desk {
             discarded += self.store.dead_mark(ids, DeadState::Discarded, why, now_ms()).await?;
         }
         let done = Done { matched: rows.len(), ids };
-        self.note_dead(caller, "dead_letter.discard", rows, &done, None).await?;
+        self.note_dead(caller, "dead_letter.discard", rows, &done).await?;
         Ok(discarded)
     }
 
@@ -269,7 +256,6 @@ impl Desk {
         action: &'static str,
         rows: &[DeadRow],
         done: &Done,
-        subscription: Option<&str>,
     ) -> Result<(), Refused> {
         let mut tenants: Vec<Option<&str>> = rows.iter().map(|row| row.tenant.as_deref()).collect();
         tenants.sort_unstable();
@@ -280,7 +266,7 @@ impl Desk {
             let ids: Vec<String> = rows.iter().filter(is_done).map(|row| format!("dl_{}", row.id)).collect();
             let [first, ..] = ids.as_slice() else { continue };
             let shown = &ids[..ids.len().min(NOTED_IDS_MAX)];
-            let detail = json!({ "count": ids.len(), "ids": shown, "subscription": subscription });
+            let detail = json!({ "count": ids.len(), "ids": shown });
             notes.push(note(caller, action, tenant, first, detail));
         }
         if notes.is_empty() { Ok(()) } else { Ok(self.store.note(&notes).await?) }

@@ -8,11 +8,15 @@ pub mod audit;
 pub mod caller;
 pub mod calls;
 pub mod dead;
+pub mod deliveries;
 pub mod events;
 pub mod keys;
+pub mod moment;
 pub mod platform;
+pub mod replays;
 pub mod subscriptions;
 pub mod trial;
+pub mod wanted;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -80,6 +84,8 @@ pub struct Rules {
     pub refresh: Duration,
     pub subscriptions_max: u32,
     pub event_bytes_max: usize,
+    /// Deliveries are logged, so that canaries can be heard of.
+    pub log_is_kept: bool,
 }
 
 /// Why an operation was not done.

@@ -181,7 +181,7 @@ pub enum OnGone {
     /// The delivery is dead, the subscription lives on.
     #[default]
     Dead,
-    /// The delivery is dead, and the subscription is to be disabled. Refused at creation as long as nobody does that.
+    /// The delivery is dead, and the subscription is to be disabled.
     Disable,
     /// A failure like any other.
     Retry,

@@ -1,18 +1,22 @@
 //! Who changed what: one line for each change, written in the transaction of the change where there is one.
 
 use anyhow::Context as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::pool::Session;
 use super::{Store, Write};
 use crate::domain::name::Tenant;
+use crate::domain::time;
+
+/// Who stands there where nobody asked.
+pub const PAPERBOY: &str = "paperboy";
 
 /// A change as it is written down. It holds no secret: names of fields, counts and filters only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Note {
     /// Unix milliseconds.
     pub at_ms: i64,
-    /// `key:<id>` of a tenant, `operator:<id>`, `config:<place>`, `loopback` or `cli:<user>`.
+    /// `key:<id>` of a tenant, `operator:<id>`, `config:<place>`, `loopback`, `cli:<user>` or `paperboy`.
     pub actor: String,
     /// Such as `subscription.create`.
     pub action: &'static str,
@@ -56,6 +60,19 @@ impl Store {
         let mut write = self.begin_write().await.context(failed)?;
         insert_all(&mut write, notes).await.context(failed)?;
         write.commit().await.context(failed)
+    }
+
+    /// Writes that so many dead letters, which died before `before_ms`, were forgotten for their age.
+    pub async fn note_forgotten(&self, letters: u64, before_ms: i64, now_ms: i64) -> anyhow::Result<()> {
+        let line = Note {
+            at_ms: now_ms,
+            actor: PAPERBOY.to_owned(),
+            action: "dead_letter.forget",
+            tenant: None,
+            object: "dead letters".to_owned(),
+            detail: json!({ "count": letters, "died_before": time::rfc3339(before_ms) }),
+        };
+        self.note(&[line]).await
     }
 
     /// A page of lines, newest first.

@@ -18,6 +18,7 @@ mod files;
 pub mod kept;
 pub mod key;
 mod meta;
+pub mod notices;
 mod opening;
 mod pool;
 mod postgres;
@@ -28,6 +29,7 @@ mod seconds;
 mod sqlite;
 mod statement;
 pub mod status;
+pub mod streaks;
 pub mod subscriptions;
 #[cfg(test)]
 pub(crate) mod tests;

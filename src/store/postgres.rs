@@ -42,6 +42,7 @@ pub(super) fn migrator() -> Migrator {
         (1, "start", include_str!("migrations/postgres/0001_start.sql")),
         (2, "access", include_str!("migrations/postgres/0002_access.sql")),
         (4, "dead letter groups", include_str!("migrations/postgres/0004_dead_letter_groups.sql")),
+        (6, "streaks and notices", include_str!("migrations/postgres/0006_streaks_and_notices.sql")),
     ]);
     // sqlx would take a lock of the session, which outlives a transaction that fails: ours does not.
     migrator.set_locking(false);

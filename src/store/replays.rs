@@ -56,6 +56,8 @@ pub struct NewReplay {
     pub canary: u32,
     /// Left to `serve`.
     pub detached: bool,
+    /// The tenant whose key asked; none: an operator.
+    pub tenant: Option<String>,
 }
 
 /// Which letters.
@@ -108,7 +110,7 @@ pub struct SentItem {
 }
 
 const SELECT_JOB: &str = "SELECT id, asked, subscription, rate, canary, detached, state, told, created_at_ms,
-    lease, lease_until_ms,
+    lease, lease_until_ms, tenant,
     (SELECT count(*) FROM replay_items WHERE job = replay_jobs.id AND state = 'waiting') AS waiting,
     (SELECT count(*) FROM replay_items WHERE job = replay_jobs.id AND state = 'sent') AS sent,
     (SELECT count(*) FROM replay_items WHERE job = replay_jobs.id AND state = 'skipped') AS skipped
@@ -167,11 +169,14 @@ impl Store {
         row.await.context(FAILED)?.map(|row| job(&row)).transpose()
     }
 
-    /// The newest jobs.
-    pub async fn replay_jobs(&self, limit: u32) -> anyhow::Result<Vec<ReplayJob>> {
+    /// The newest jobs, of one tenant's keys or of everybody.
+    pub async fn replay_jobs(&self, tenant: Option<&str>, limit: u32) -> anyhow::Result<Vec<ReplayJob>> {
         let rows = async {
             let mut connection = self.inner.pool.acquire().await?;
             let mut query = connection.query(SELECT_JOB);
+            if let Some(tenant) = tenant {
+                query.push_bind(" AND tenant = ", tenant);
+            }
             query.push_bind(" ORDER BY id DESC LIMIT ", i64::from(limit));
             query.fetch_all().await
         };
@@ -413,12 +418,12 @@ impl Store {
 async fn insert_job(write: &mut Write<'_>, what: &NewReplay, now_ms: i64) -> Result<i64, sqlx::Error> {
     let query = write.query(
         "INSERT INTO replay_jobs (asked, subscription, rate, canary, detached, state, created_at_ms,
-             changed_at_ms, lease_until_ms)
-         VALUES ($1, $2, $3, $4, $5, 'running', $6, $7, 0) RETURNING id",
+             changed_at_ms, lease_until_ms, tenant)
+         VALUES ($1, $2, $3, $4, $5, 'running', $6, $7, 0, $8) RETURNING id",
     );
     let query = query.bind(&what.asked).bind(&what.subscription).bind(i64::from(what.rate));
     let query = query.bind(i64::from(what.canary)).bind(i64::from(what.detached)).bind(now_ms).bind(now_ms);
-    query.fetch_value().await
+    query.bind(&what.tenant).fetch_value().await
 }
 
 async fn insert_items(write: &mut Write<'_>, job: i64, choice: &Choice) -> Result<u64, sqlx::Error> {
@@ -464,6 +469,7 @@ fn job(row: &Row) -> anyhow::Result<ReplayJob> {
             rate: small("rate")?,
             canary: small("canary")?,
             detached: row.get::<i64>("detached")? != 0,
+            tenant: row.get("tenant")?,
         },
         state: JobState::parse(&row.get::<String>("state")?).context("unknown state of a replay")?,
         told: row.get("told")?,

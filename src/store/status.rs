@@ -5,8 +5,11 @@ use anyhow::Context as _;
 use super::deliveries::{self, LogSize};
 use super::opening::{self, OpenError};
 use super::pool::{Pool, Session};
+use super::streaks::{self, Failing};
 use super::url::StoreUrl;
 use super::{Store, count, meta, postgres, sqlite};
+use crate::domain::spec::SubscriptionSpec;
+use crate::domain::subscription::DisabledBy;
 
 /// The state of a store, which may be missing or out of date.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +30,33 @@ pub struct StoreStatus {
     pub file_bytes: u64,
     /// The delivery log.
     pub deliveries: LogSize,
+    pub troubled: Troubled,
 }
+
+/// Subscriptions that a person should look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Troubled {
+    /// Those of which it was told that they fail, longest first, at most 100.
+    pub failing: Vec<Failing>,
+    /// How many there are of them.
+    pub failing_in_all: u64,
+    /// Disabled by paperboy, at most 100.
+    pub disabled: Vec<Disabled>,
+}
+
+/// A subscription that Paperboy disabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disabled {
+    pub subscription: String,
+    pub tenant: String,
+    pub name: Option<String>,
+    /// RFC 3339.
+    pub since: String,
+}
+
+const TROUBLED_MAX: u32 = 100;
+/// The change that brought what rows of failures are kept in.
+const STREAKS: i64 = 6;
 
 impl Store {
     /// Looks at a store; a missing one is a status too.
@@ -54,6 +83,7 @@ fn missing(url: StoreUrl) -> StoreStatus {
         dead_letters: 0,
         file_bytes: 0,
         deliveries: LogSize::default(),
+        troubled: Troubled::default(),
         url,
     }
 }
@@ -81,7 +111,12 @@ async fn read(pool: &Pool, url: &StoreUrl) -> Result<StoreStatus, OpenError> {
     let dead_letters =
         connection.query("SELECT count(*) FROM dead_letters WHERE state = 'open'").fetch_value();
     let dead_letters = count(dead_letters.await.with_context(failed)?);
+    let troubled = match applied.versions.contains(&STREAKS) {
+        true => troubled(&mut connection).await.with_context(failed)?,
+        false => Troubled::default(),
+    };
     Ok(StoreStatus {
+        troubled,
         applied: applied.versions,
         store_id: Some(meta.store_id),
         key_check: Some(meta.key_check),
@@ -89,4 +124,32 @@ async fn read(pool: &Pool, url: &StoreUrl) -> Result<StoreStatus, OpenError> {
         dead_letters,
         ..status
     })
+}
+
+async fn troubled(on: &mut impl Session) -> Result<Troubled, sqlx::Error> {
+    let (failing, failing_in_all) = streaks::told(on, TROUBLED_MAX).await?;
+    // Who disabled it stands in the document that may be shown.
+    let rows = on
+        .query(
+            "SELECT document FROM subscriptions WHERE enabled = $1 AND document LIKE '%\"disabled_by\":\"paperboy\"%'
+             ORDER BY id LIMIT $2",
+        )
+        .bind(false)
+        .bind(i64::from(TROUBLED_MAX))
+        .fetch_all()
+        .await?;
+    let mut disabled = Vec::new();
+    for row in rows {
+        let spec = serde_json::from_str::<SubscriptionSpec>(&row.get::<String>("document")?);
+        let Ok(spec) = spec else { continue };
+        if spec.disabled_by == Some(DisabledBy::Paperboy) {
+            disabled.push(Disabled {
+                subscription: spec.id.unwrap_or_default(),
+                tenant: spec.tenant.unwrap_or_default(),
+                name: spec.name,
+                since: spec.updated_at.unwrap_or_default(),
+            });
+        }
+    }
+    Ok(Troubled { failing, failing_in_all, disabled })
 }

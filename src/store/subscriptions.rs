@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::audit::{self, Note};
 use super::kept::{self, KeptAnswer};
 use super::pool::Session;
-use super::{Store, Write, changes, seconds};
+use super::{Store, Write, changes, seconds, streaks};
 use crate::domain::name::{SubscriptionId, Tenant};
 use crate::domain::preset::{self, Preset};
 use crate::domain::spec::SubscriptionSpec;
@@ -312,7 +312,7 @@ impl Store {
         Ok((version, sealed))
     }
 
-    fn row(&self, spec: &SubscriptionSpec) -> anyhow::Result<Row> {
+    pub(super) fn row(&self, spec: &SubscriptionSpec) -> anyhow::Result<Row> {
         let complete = (&spec.id, &spec.tenant, &spec.created_at, &spec.updated_at);
         let (Some(id), Some(tenant), Some(created_at), Some(updated_at)) = complete else {
             anyhow::bail!("a subscription without id, tenant or times cannot be stored: complete it first");
@@ -331,7 +331,7 @@ impl Store {
         })
     }
 
-    fn unseal(&self, row: SealedRow) -> Result<SubscriptionSpec, BrokenRecord> {
+    pub(super) fn unseal(&self, row: SealedRow) -> Result<SubscriptionSpec, BrokenRecord> {
         let broken = |why: String| BrokenRecord { id: row.id.clone(), why };
         let plain = self.open_sealed(&record_name(&row.tenant, &row.id), &row.sealed);
         let plain = Zeroizing::new(plain.map_err(|fault| broken(fault.to_string()))?);
@@ -345,9 +345,9 @@ impl Store {
 const COULD_NOT_SAVE: &str = "could not write subscriptions to the store";
 
 /// A subscription as the table has it.
-struct Row {
+pub(super) struct Row {
     id: String,
-    tenant: String,
+    pub(super) tenant: String,
     name: Option<String>,
     enabled: bool,
     document: String,
@@ -356,7 +356,7 @@ struct Row {
     updated_at: String,
 }
 
-struct SealedRow {
+pub(super) struct SealedRow {
     id: String,
     tenant: String,
     sealed: Vec<u8>,
@@ -395,6 +395,7 @@ async fn delete(write: &mut Write<'_>, removal: &Removal) -> Result<String, Save
     }
     let query = write.query("DELETE FROM subscriptions WHERE id = $1").bind(removal.id.as_str());
     query.execute().await.with_context(failed)?;
+    streaks::forget(write, removal.id.as_str()).await.with_context(failed)?;
     Ok(row.tenant)
 }
 
@@ -406,7 +407,10 @@ async fn count_of(on: &mut impl Session, tenant: &str) -> Result<u64, sqlx::Erro
 }
 
 /// The row and its version.
-async fn sealed_row(on: &mut impl Session, id: &str) -> Result<Option<(SealedRow, u64)>, sqlx::Error> {
+pub(super) async fn sealed_row(
+    on: &mut impl Session,
+    id: &str,
+) -> Result<Option<(SealedRow, u64)>, sqlx::Error> {
     let query = on.query("SELECT tenant, sealed, version FROM subscriptions WHERE id = $1").bind(id);
     let Some(row) = query.fetch_optional().await? else { return Ok(None) };
     let sealed = SealedRow { id: id.to_owned(), tenant: row.get("tenant")?, sealed: row.get("sealed")? };
@@ -437,7 +441,14 @@ async fn insert(write: &mut Write<'_>, row: &Row, version: u64) -> Result<bool, 
 }
 
 /// Whether the row was written over version `over`; `false` if that is not its version now.
-async fn update(write: &mut Write<'_>, row: &Row, over: u64, version: u64) -> Result<bool, sqlx::Error> {
+pub(super) async fn update(
+    write: &mut Write<'_>,
+    row: &Row,
+    over: u64,
+    version: u64,
+) -> Result<bool, sqlx::Error> {
+    // Whoever is enabled again begins anew.
+    streaks::forget_if_switched(write, &row.id, row.enabled).await?;
     let updated = write
         .query(
             "UPDATE subscriptions

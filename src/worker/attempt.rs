@@ -77,6 +77,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         if let Outcome::Delivered { .. } = outcome {
             self.meters.attempted(&attempted, &Verdict::Done);
             self.recorder.attempted(&attempted, &message.tags, &Verdict::Done, started_ms);
+            self.vigil.delivered(subscription, started_ms.saturating_add_unsigned(answer.elapsed_ms));
             return Step::done(Ending::Delivered, answers::copy(&attempted, tags));
         }
         if subscription.is_interactive(event) {
@@ -88,6 +89,8 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         let mut tags = tags();
         tags.attempt = context.attempt;
         note(&mut tags, started_ms, &seen(&answer), answer.elapsed_ms);
+        let ended_ms = started_ms.saturating_add_unsigned(answer.elapsed_ms);
+        self.vigil.failed(subscription, &outcome, &answer, ended_ms);
         let verdict = retry::decide(&subscription.retry, tags.attempt, &outcome, clock::chance());
         self.meters.attempted(&attempted, &verdict);
         self.recorder.attempted(&attempted, &message.tags, &verdict, started_ms);

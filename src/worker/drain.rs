@@ -58,6 +58,10 @@ pub async fn forget_old(store: impl DeadLetterStore, age: Duration, stop: Cancel
         }
         if forgotten > 0 {
             metrics::counter!("paperboy_dead_letters_forgotten_total").increment(forgotten);
+            // What is gone is gone: a line that cannot be written is worth a warning, not another try.
+            if let Err(error) = store.note_forgotten(forgotten, before_ms, clock::now_ms()).await {
+                warn!("that {forgotten} dead letters were forgotten is not in the audit: {error:#}");
+            }
             info!(forgotten, "forgot {forgotten} dead letters older than {} days", age.as_secs() / 86_400);
         }
         tokio::select! {

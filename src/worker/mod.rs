@@ -11,6 +11,7 @@ mod clock;
 mod defer;
 pub mod drain;
 mod fresh;
+pub mod notices;
 mod places;
 pub mod record;
 pub mod replay;
@@ -18,6 +19,7 @@ mod report;
 mod settle;
 pub mod source;
 mod step;
+pub mod vigil;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +40,7 @@ use defer::Cause;
 pub use places::Places;
 use record::Recorder;
 use step::Step;
+use vigil::Vigil;
 
 /// Messages started before the line is looked at again.
 const AT_ONCE: usize = 64;
@@ -72,6 +75,7 @@ pub struct Worker<B, D, T> {
     recorder: Recorder,
     /// Of a worker that takes calls.
     calls: Option<calls::Calls>,
+    vigil: Arc<Vigil>,
     /// The grace is over: whatever still runs gives its message back.
     overdue: CancellationToken,
 }
@@ -96,9 +100,21 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         places: Arc<Places>,
     ) -> Self {
         let (meters, overdue) = (report::Meters::default(), CancellationToken::new());
-        let recorder = Recorder::nothing();
+        let (recorder, vigil) = (Recorder::nothing(), Arc::new(Vigil::new(false)));
         let calls = None;
-        Worker { broker, directory, transport, settings, balance, places, meters, recorder, calls, overdue }
+        Worker {
+            broker,
+            directory,
+            transport,
+            settings,
+            balance,
+            places,
+            meters,
+            recorder,
+            calls,
+            vigil,
+            overdue,
+        }
     }
 
     /// Takes calls too, and answers them this way.
@@ -112,6 +128,13 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     #[must_use]
     pub fn recording(mut self, recorder: Recorder) -> Self {
         self.recorder = recorder;
+        self
+    }
+
+    /// Notes which subscriptions fail.
+    #[must_use]
+    pub fn watched_by(mut self, vigil: Arc<Vigil>) -> Self {
+        self.vigil = vigil;
         self
     }
 

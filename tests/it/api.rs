@@ -158,12 +158,17 @@ async fn dead_letters_are_listed_shown_sent_again_and_discarded() {
     }
 
     let dry = post("replay", json!({ "filter": { "event": "evt_1" }, "dry_run": true })).await.is(200);
-    assert_eq!((&dry["matched"], &dry["done"]), (&json!(1), &json!(0)));
+    assert_eq!((&dry["matched"], &dry["replay"]), (&json!(1), &Value::Null));
     receiver.change(|_| Reply::status(204));
-    let done = post("replay", json!({ "ids": [id, id] })).await.is(200);
-    assert_eq!((&done["matched"], &done["done"], &done["more"]), (&json!(1), &json!(1), &json!(false)));
+    let begun = post("replay", json!({ "ids": [id, id] })).await.is(202);
+    assert_eq!((&begun["matched"], &begun["replay"]["waiting"]), (&json!(1), &json!(1)));
     receiver.wait_for(4, 20).await;
+    let replay = format!("/v1/replays/{}", begun["replay"]["id"]);
+    let state = async || ask(serve.port, "GET", &replay).send().await.is(200)["state"].clone();
+    eventually("the replay is done", 20, || async { state().await == "done" }).await;
     post("replay", json!({ "ids": [id] })).await.problem(409);
+    let none = post("replay", json!({ "filter": { "event": "evt_9" } })).await.is(200);
+    assert_eq!((&none["matched"], &none["replay"]), (&json!(0), &Value::Null));
 
     let first = post("discard", json!({ "filter": {}, "limit": 1, "note": "spam" })).await.is(200);
     assert_eq!((&first["done"], &first["more"]), (&json!(1), &json!(true)));
@@ -176,11 +181,19 @@ async fn dead_letters_are_listed_shown_sent_again_and_discarded() {
         json!({ "ids": ["x"] }),
         json!({ "filter": { "color": 1 } }),
         json!({ "filter": { "kind": "x" } }),
-        json!({ "filter": {}, "limit": 501 }),
+        json!({ "filter": { "status": "50" } }),
+        json!({ "filter": { "since": "yesterday" } }),
         json!({ "filter": { "reason": "\0" } }),
     ] {
-        post("replay", bad).await.problem(422);
+        for action in ["replay", "discard"] {
+            post(action, bad.clone()).await.problem(422);
+        }
     }
+    for (action, bad) in [("replay", "limit"), ("replay", "note"), ("discard", "rate"), ("discard", "canary")]
+    {
+        post(action, json!({ "filter": {}, bad: 1 })).await.problem(422);
+    }
+    post("discard", json!({ "filter": {}, "limit": 501 })).await.problem(422);
     serve.stop().await;
 }
 
@@ -265,6 +278,11 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
     let letter = id_of(&app.wait_for_dead(1, 20).await[0]);
     let bolt = key(&app, &["--tenant", "bolt"]).await;
     eventually("the key is known", 10, async || theirs_is_new(&serve, &bolt).await).await;
+    // A replay of an operator, which nobody works on.
+    app.ok(&["dead", "replay", &letter, "--detach"]).await;
+    app.ok(&["dead", "jobs", "cancel", "1"]).await;
+    let logged = async || app.run(&["deliveries", "show", "evt_1"]).await.status.success();
+    eventually("its life is known to operators", 20, logged).await;
     let hits = receiver.count();
 
     let openapi = ask(serve.port, "GET", "/openapi.json").send().await.is(200);
@@ -272,7 +290,12 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
     for (path, methods) in openapi["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let name = operation["operationId"].as_str().unwrap().to_owned();
-            let id = if path.starts_with("/v1/dead-letters") { &letter } else { &made.id };
+            let id = match path.split('/').nth(2).unwrap() {
+                "dead-letters" => &letter,
+                "deliveries" => "evt_1",
+                "replays" => "1",
+                _ => &made.id,
+            };
             let mut own_document = document.clone();
             own_document["id"] = json!(made.id);
             let mut nameless = document.clone();
@@ -300,9 +323,13 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
                 }
                 _ => vec![Value::Null],
             };
+            if name == "listReplays" {
+                // Takes no tenant: it is tried below.
+                continue;
+            }
+            let is_list = method == "get" && !path.contains("{id}");
             let path = path.replace("{id}", id);
-            let path =
-                if method == "get" && !path.contains(id) { format!("{path}?tenant=acme") } else { path };
+            let path = if is_list { format!("{path}?tenant=acme") } else { path };
             for body in bodies {
                 let mut request = ask(serve.port, &method.to_uppercase(), &path).key(&bolt);
                 if !body.is_null() {
@@ -324,7 +351,16 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
         .send()
         .await
         .problem(403);
-    for list in [SUBSCRIPTIONS, "/v1/dead-letters", "/v1/dead-letters?state=all"] {
+    let lists = [
+        SUBSCRIPTIONS,
+        "/v1/dead-letters",
+        "/v1/dead-letters?state=all",
+        "/v1/dead-letters/groups",
+        "/v1/deliveries",
+        "/v1/deliveries?event=evt_1",
+        "/v1/replays",
+    ];
+    for list in lists {
         assert_eq!(ask(serve.port, "GET", list).key(&bolt).send().await.is(200)["data"], json!([]), "{list}");
     }
     let audit = ask(serve.port, "GET", "/v1/audit").key(&bolt).send().await.is(200);
@@ -337,7 +373,7 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
             .json(&every)
             .send()
             .await;
-        assert_eq!(done.is(200)["matched"], 0);
+        assert_eq!(done.is(200)["matched"], 0, "{action}");
     }
     // Nothing was sent, changed or decided.
     assert_eq!(receiver.count(), hits);
@@ -452,7 +488,7 @@ async fn every_change_leaves_a_line_that_says_who_and_holds_no_secret() {
         .json(&json!({ "ids": [letter] }))
         .send()
         .await
-        .is(200);
+        .is(202);
     ask(port, "DELETE", &one(&id)).key(&operator).send().await.is(204);
 
     let lines = app.json(&["audit", "list", "--since", "1h"]).await;
@@ -479,7 +515,7 @@ async fn every_change_leaves_a_line_that_says_who_and_holds_no_secret() {
     let change = lines.iter().find(|line| line["action"] == "subscription.change").unwrap();
     assert_eq!((&change["detail"]["fields"], &change["object"]), (&json!(["auth", "name"]), &json!(id)));
     let text = json!(lines).to_string();
-    for secret in ["canary", made["secret"].as_str().unwrap(), rotated["secret"].as_str().unwrap()] {
+    for secret in ["canary-", made["secret"].as_str().unwrap(), rotated["secret"].as_str().unwrap()] {
         assert!(!text.contains(secret));
     }
     assert_eq!(app.json(&["audit", "list", "--tenant", "acme"]).await.len(), 7);
@@ -542,8 +578,35 @@ async fn commands_over_the_api_do_what_they_do_here() {
     let dead = json(&["dead", "list", "--limit", "2"], "").await;
     assert_eq!(dead.len(), 2);
     assert_eq!(json(&["dead", "show", &id_of(&dead[0])], "").await[0]["tenant"], "acme");
+    for (filter, count) in [
+        (["--host", "127.0.0.1"].as_slice(), 3),
+        (&["--class", "server_error"], 3),
+        (&["--status", "5xx", "--since", "1h"], 3),
+        (&["--type", "b"], 0),
+        (&["--until", "1h"], 0),
+    ] {
+        let listed = json(&[&["dead", "list"], filter].concat(), "").await;
+        assert_eq!(listed.len(), count, "{filter:?}");
+    }
+    let groups = json(&["dead", "groups"], "").await;
+    assert_eq!((groups.len(), &groups[0]["letters"]), (1, &serde_json::json!(3)));
+    assert_eq!(json(&["dead", "export"], "").await.len(), 3);
     receiver.change(|_| Reply::status(204));
-    assert_eq!(json(&["dead", "replay", &id_of(&dead[0])], "").await[0]["status"], "replayed");
+    let first = id_of(&dead[0]);
+    assert_eq!(json(&["dead", "replay", &first], "").await[0]["replayed"], 1);
+    assert_eq!(json(&["dead", "jobs"], "").await[0]["state"], "done");
+    let paused = run(&["dead", "jobs", "pause", "1"], "").await;
+    assert_eq!(paused.status.code(), Some(1));
+    let event = dead[0]["event"].as_str().unwrap().to_owned();
+    let told = async || {
+        let output = run(&["deliveries", "show", &event], "").await;
+        String::from_utf8(output.stdout).unwrap()
+    };
+    eventually("its life is told", 20, || async { told().await.contains(": delivered") }).await;
+    let here = app.ok(&["deliveries", "show", &event]).await;
+    assert_eq!(told().await, here, "as it is told here");
+    let rows = json(&["deliveries", "list", "--failures", "--limit", "2"], "").await;
+    assert_eq!((rows.len(), &rows[0]["worker"]), (2, &Value::Null));
     assert_eq!(json(&["dead", "discard", "--all", "--yes"], "").await[0]["discarded"], 2);
     json(&["subscription", "disable", &id], "").await;
     json(&["subscription", "remove", &id, "--yes"], "").await;

@@ -214,3 +214,26 @@ async fn a_replay_left_to_serve_is_paused_resumed_and_cancelled() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("would replay"));
     serve.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forgotten_for_its_age_leaves_one_line_of_the_audit() {
+    let app = App::new();
+    let (serve, _receiver) = letters(&app, 3).await;
+    serve.stop().await;
+    let old_ms = jiff::Timestamp::now().as_millisecond() - 31 * 86_400_000;
+    app.sql(&format!("UPDATE dead_letters SET dead_at_ms = {old_ms} WHERE id < 3")).await;
+    let serve = app.serve("api").await;
+    eventually("two are forgotten", 20, || async { open(&app).await == 1 }).await;
+    let lines = async || {
+        let lines = app.json(&["audit", "list"]).await;
+        lines.into_iter().filter(|line| line["action"] == "dead_letter.forget").collect::<Vec<_>>()
+    };
+    eventually("it is noted", 20, || async { !lines().await.is_empty() }).await;
+    assert_eq!(serve.metric("paperboy_dead_letters_forgotten_total", "").await, 2.0);
+    serve.stop().await;
+    // Nothing to forget is nothing to note.
+    app.serve("api").await.stop().await;
+    let lines = lines().await;
+    assert_eq!((lines.len(), &lines[0]["actor"]), (1, &json!("paperboy")));
+    assert_eq!(lines[0]["detail"]["count"], 2);
+}

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use paperboy::domain::key::{NewKey, Scopes};
-use paperboy::domain::keyring::Keyring;
 use paperboy::domain::name::{SubscriptionId, Tenant};
 use paperboy::domain::seal::SealKey;
 use paperboy::domain::spec::SubscriptionSpec;
@@ -17,28 +16,12 @@ use paperboy::store::{
     OpenError, Removal, Save, SaveError, Store, StoreUrl, Versioned,
 };
 use serde_json::json;
-use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
+use sqlx::Executor as _;
 
-use crate::support::services::{Folder, shared};
+use crate::support::home::new_key;
+pub(crate) use crate::support::home::{Home, on_both_engines};
+use crate::support::services::shared;
 use crate::support::unique;
-
-/// Runs each of these on either engine.
-macro_rules! on_both_engines {
-    ($($test:ident,)*) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $test() {
-                super::$test(super::Home::in_a_file()).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $test() {
-                super::$test(super::Home::in_postgres().await).await;
-            })*
-        }
-    };
-}
 
 on_both_engines! {
     opening_never_makes_a_store,
@@ -180,6 +163,8 @@ async fn changes_that_are_pending_are_told_and_made_by_migrating(home: Home) {
         "api_keys",
         "audit",
         "kept_answers",
+        "streaks",
+        "notices",
     ] {
         home.raw(&format!("DROP TABLE {table}")).await;
     }
@@ -1010,71 +995,6 @@ async fn a_record_that_no_key_opens_is_left_and_named(home: Home) {
 // ---- helpers ---------------------------------------------------------------------------------------
 
 const CANARY: &str = "canary-yellow-bird-sings";
-
-/// Where a store is to be, and its key.
-pub(crate) struct Home {
-    /// In PostgreSQL: of the schema and of the program.
-    name: String,
-    pub(crate) url: StoreUrl,
-    pub(crate) key: SealKey,
-    _folder: Option<Folder>,
-}
-
-impl Home {
-    pub(crate) fn in_a_file() -> Home {
-        let folder = Folder::new();
-        let url = format!("sqlite://{}", folder.path().join("data/paperboy.db").display());
-        Home::at(&url, unique(), Some(folder))
-    }
-
-    pub(crate) async fn in_postgres() -> Home {
-        let (shared, name) = (shared("PAPERBOY_TEST_POSTGRES_URL"), format!("t{}", unique()));
-        let mut connection = PgConnection::connect(&shared).await.unwrap();
-        connection.execute(sqlx::AssertSqlSafe(format!("CREATE SCHEMA {name}"))).await.unwrap();
-        Home::at(&format!("{shared}?options[search_path]={name}&application_name={name}"), name, None)
-    }
-
-    fn at(url: &str, name: String, folder: Option<Folder>) -> Home {
-        Home { url: StoreUrl::parse(url).unwrap(), name, key: SealKey::from_bytes([1; 32]), _folder: folder }
-    }
-
-    pub(crate) async fn migrate(&self) -> Store {
-        Store::migrate(&self.url, &self.key).await.unwrap()
-    }
-
-    pub(crate) async fn open(&self) -> Store {
-        Store::open(&self.url, &self.key).await.unwrap()
-    }
-
-    /// As a process that has the new key, and the old one still.
-    async fn open_with_new_key(&self) -> Store {
-        Store::open(&self.url, Keyring::new(new_key(), vec![self.key.clone()])).await.unwrap()
-    }
-
-    /// Does what no method of a store does.
-    pub(crate) async fn raw(&self, statement: &str) {
-        let statement = sqlx::AssertSqlSafe(statement.to_owned());
-        match &self.url {
-            StoreUrl::Sqlite { path } => {
-                let url = format!("sqlite://{}", path.display());
-                SqliteConnection::connect(&url).await.unwrap().execute(statement).await.unwrap();
-            }
-            StoreUrl::Postgres(_) => {
-                self.connect_to_postgres().await.execute(statement).await.unwrap();
-            }
-        }
-    }
-
-    /// A connection that is not the store's.
-    async fn connect_to_postgres(&self) -> PgConnection {
-        let url = format!("{}?options[search_path]={}", shared("PAPERBOY_TEST_POSTGRES_URL"), self.name);
-        PgConnection::connect(&url).await.unwrap()
-    }
-}
-
-fn new_key() -> SealKey {
-    SealKey::from_bytes([2; 32])
-}
 
 fn id(text: &str) -> SubscriptionId {
     SubscriptionId::parse(text).unwrap()

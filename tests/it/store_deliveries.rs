@@ -7,25 +7,7 @@ use paperboy::domain::retry::Reason;
 use paperboy::store::Store;
 use paperboy::store::deliveries::{Cursor, DeliveryFilter, Record, StatusRange, What};
 
-use crate::store_contract::Home;
-
-/// Runs each of these on either engine.
-macro_rules! on_both_engines {
-    ($($test:ident,)*) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $test() {
-                super::$test(super::Home::in_a_file()).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $test() {
-                super::$test(super::Home::in_postgres().await).await;
-            })*
-        }
-    };
-}
+use crate::support::home::{Home, on_both_engines};
 
 on_both_engines! {
     every_column_comes_back_as_it_was_written,

@@ -9,25 +9,7 @@ use paperboy::store::deliveries::StatusRange;
 use paperboy::store::replays::{Choice, JobState, NewReplay, ReplayJob};
 use paperboy::store::{DeadFilter, DeadLetter, DeadState, Store};
 
-use crate::store_contract::Home;
-
-/// Runs each of these on either engine.
-macro_rules! on_both_engines {
-    ($($test:ident,)*) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $test() {
-                super::$test(super::Home::in_a_file()).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $test() {
-                super::$test(super::Home::in_postgres().await).await;
-            })*
-        }
-    };
-}
+use crate::support::home::{Home, on_both_engines};
 
 on_both_engines! {
     a_letter_keeps_its_number_until_it_is_sent_and_is_sent_once,
@@ -35,6 +17,8 @@ on_both_engines! {
     one_process_at_a_time_holds_the_lease,
     what_was_decided_meanwhile_is_skipped_and_what_is_cancelled_is_free,
     groups_count_what_died_of_the_same,
+    a_crowd_of_forty_receivers_and_six_causes_is_grouped_and_found,
+    a_group_that_is_sent_by_processes_that_die_is_sent_whole_and_nothing_else,
     replays_are_forgotten_with_the_letters_of_their_time,
 }
 
@@ -96,7 +80,7 @@ async fn the_same_question_goes_on_with_its_job_and_no_letter_waits_in_two(home:
         ids.insert(task.await.unwrap());
     }
     assert_eq!(ids.len(), 1);
-    assert_eq!(store.replay_jobs(9).await.unwrap().iter().map(|job| job.waiting).sum::<u64>(), 6);
+    assert_eq!(store.replay_jobs(None, 9).await.unwrap().iter().map(|job| job.waiting).sum::<u64>(), 6);
 }
 
 async fn one_process_at_a_time_holds_the_lease(home: Home) {
@@ -168,14 +152,111 @@ async fn groups_count_what_died_of_the_same(home: Home) {
     assert_eq!(of(DeadFilter { since_ms: Some(NOW + 2), until_ms: Some(NOW + 4), ..all_filter() }).await, 2);
 }
 
+/// What a letter of the crowd died of.
+const CAUSES: [(&str, &str); 6] = [
+    ("503", "unavailable"),
+    ("500", "server_error"),
+    ("404", "not_found"),
+    ("timeout", "timeout"),
+    ("tls_expired", "tls_expired"),
+    ("connect_refused", "connect_refused"),
+];
+const RECEIVERS: u32 = 40;
+
+/// So many letters of forty receivers and six causes.
+async fn crowd(store: &Store, letters: u32) {
+    let specs = (0..RECEIVERS).map(|receiver| {
+        let document = serde_json::json!({
+            "id": format!("sub_{receiver}"), "tenant": "acme", "events": ["#"], "enabled": true, "signatures": [],
+            "request": {"url": format!("https://h{receiver}.example/x")},
+            "created_at": "2026-11-22T09:00:00Z", "updated_at": "2026-11-22T09:00:00Z",
+        });
+        serde_json::from_value(document).unwrap()
+    });
+    store.add_subscriptions(specs.collect()).await.unwrap();
+    let all: Vec<u32> = (0..letters).collect();
+    for part in all.chunks(1000) {
+        let letters: Vec<DeadLetter> = part
+            .iter()
+            .map(|number| DeadLetter {
+                subscription: Some(format!("sub_{}", number % RECEIVERS)),
+                history: format!(
+                    "2026-11-22T09:00:07.120Z {} 41ms",
+                    CAUSES[(number / RECEIVERS) as usize % CAUSES.len()].0
+                ),
+                ..letter(*number)
+            })
+            .collect();
+        store.keep_dead(&letters).await.unwrap();
+    }
+}
+
+async fn a_crowd_of_forty_receivers_and_six_causes_is_grouped_and_found(home: Home) {
+    let store = home.migrate().await;
+    crowd(&store, 4_800).await;
+    let groups = store.dead_groups(&DeadFilter { limit: 500, ..DeadFilter::default() }).await.unwrap();
+    assert_eq!(groups.len(), 240);
+    assert!(groups.iter().all(|group| group.letters == 20 && group.tenants == 1));
+    let named: BTreeSet<_> = groups.iter().map(|group| (group.host.clone(), group.class.clone())).collect();
+    assert_eq!(named.len(), 240);
+    for (_, class) in CAUSES {
+        let host = Some("h7.example".to_owned());
+        let filter = DeadFilter { host, class: Some(class.into()), limit: 50, ..DeadFilter::default() };
+        let rows = store.dead_list(&filter).await.unwrap();
+        assert_eq!((rows.len(), store.dead_count(&filter).await.unwrap()), (20, 20), "{class}");
+        assert!(rows.iter().all(|row| row.subscription.as_deref() == Some("sub_7")));
+    }
+}
+
+async fn a_group_that_is_sent_by_processes_that_die_is_sent_whole_and_nothing_else(home: Home) {
+    let store = home.migrate().await;
+    crowd(&store, 2_400).await;
+    let group = DeadFilter { class: Some("timeout".into()), ..all_filter() };
+    let job = begin(&store, "timeout", &Choice::Filter(Box::new(group.clone()))).await.unwrap();
+    assert_eq!(job.waiting, 400);
+    // Each process publishes more than it could note: whoever comes after it has the rest, under the same cycles.
+    let mut published = std::collections::BTreeMap::new();
+    for (owner, noted) in [("one", 100), ("two", 150)] {
+        let late = NOW + 60_000 * published.len() as i64;
+        store.replay_lease(job.id, owner, late, late + 10_000).await.unwrap().unwrap();
+        let items = store.replay_next(job.id, 200).await.unwrap();
+        let ids: Vec<i64> = items.iter().map(|item| item.letter.row.id).collect();
+        for item in items {
+            let cycles: &mut BTreeSet<u32> = published.entry(item.letter.row.id).or_default();
+            cycles.insert(item.cycle);
+        }
+        store.replay_sent(job.id, &ids[..noted], late).await.unwrap();
+    }
+    let job = begin(&store, "timeout", &Choice::Filter(Box::new(group.clone()))).await.unwrap();
+    assert_eq!((job.sent, job.waiting), (250, 150));
+    loop {
+        let items = store.replay_next(job.id, 100).await.unwrap();
+        if items.is_empty() {
+            break;
+        }
+        let ids: Vec<i64> = items.iter().map(|item| item.letter.row.id).collect();
+        for item in items {
+            published.entry(item.letter.row.id).or_default().insert(item.cycle);
+        }
+        store.replay_sent(job.id, &ids, NOW + 1).await.unwrap();
+    }
+    assert_eq!(published.len(), 400);
+    assert!(
+        published.values().all(|cycles| cycles.len() == 1),
+        "one life each, however often it was published"
+    );
+    assert_eq!(store.dead_count(&group).await.unwrap(), 0);
+    assert_eq!(store.dead_count(&all_filter()).await.unwrap(), 2_000, "the others are open as before");
+}
+
 async fn replays_are_forgotten_with_the_letters_of_their_time(home: Home) {
     let store = home.migrate().await;
     keep(&store, 2).await;
     begin(&store, "all", &all()).await.unwrap();
     store.forget_dead(NOW, 100).await.unwrap();
-    assert_eq!(store.replay_jobs(9).await.unwrap().len(), 1);
+    assert_eq!(store.replay_jobs(None, 9).await.unwrap().len(), 1);
     store.forget_dead(NOW + 1, 100).await.unwrap();
-    assert_eq!(store.replay_jobs(9).await.unwrap().len(), 0);
+    assert_eq!(store.replay_jobs(None, 9).await.unwrap().len(), 0);
     keep_from(&store, 2, 3).await;
     assert_eq!(begin(&store, "all", &all()).await.map(|job| job.waiting), Some(1));
 }
@@ -189,7 +270,14 @@ fn all() -> Choice {
 }
 
 async fn begin(store: &Store, asked: &str, choice: &Choice) -> Option<ReplayJob> {
-    let what = NewReplay { asked: asked.into(), subscription: None, rate: 0, canary: 0, detached: false };
+    let what = NewReplay {
+        asked: asked.into(),
+        subscription: None,
+        rate: 0,
+        canary: 0,
+        detached: false,
+        tenant: None,
+    };
     store.replay_begin(&what, choice, NOW).await.unwrap()
 }
 

@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str], &[&str]); 9] = [
     // is to write there; everything else stands behind traits.
     (
         "desk",
-        &["domain", "broker", "http::Transport", "http::guard", "store", "worker::replay", "worker::call"],
+        &["domain", "broker", "http::Transport", "http::guard", "store", "worker::call"],
         &["broker::rabbitmq", "http::sender", "http::Sender"],
     ),
     ("config", &["domain", "http::guard", "store::StoreUrl"], &[]),

@@ -1,5 +1,6 @@
 //! The OpenAPI document, made from the operations that the router is made of.
 
+mod letters;
 mod schemas;
 
 use axum::http::{StatusCode, header};
@@ -30,7 +31,8 @@ pub fn document() -> Value {
         "servers": [{ "url": "/" }],
         "security": [{ "key": [] }],
         "tags": [
-            { "name": "events" }, { "name": "subscriptions" }, { "name": "dead-letters" }, { "name": "audit" },
+            { "name": "events" }, { "name": "subscriptions" }, { "name": "dead-letters" }, { "name": "replays" },
+            { "name": "deliveries" }, { "name": "audit" },
         ],
         "paths": paths,
         "components": {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::domain::name::{EventId, EventType, Tenant};
 
 /// A rule of names as JSON Schema wants it: the whole text.
-fn pattern(rule: &str) -> String {
+pub(super) fn pattern(rule: &str) -> String {
     format!("^{rule}$")
 }
 
@@ -169,34 +169,6 @@ pub(super) fn schemas() -> Value {
                 "old_until": { "type": ["string", "null"], "format": "date-time" },
             },
         },
-        "DeadLetterAction": {
-            "type": "object",
-            "description": "Either `ids` or `filter`; an empty filter is every open one.",
-            "additionalProperties": false,
-            "properties": {
-                "ids": { "type": "array", "maxItems": 500, "items": { "type": "string", "pattern": "^dl_[0-9]+$" } },
-                "filter": { "type": "object", "additionalProperties": false, "properties": {
-                    "tenant": { "type": "string", "pattern": pattern(Tenant::RULE) },
-                    "kind": { "enum": ["delivery", "event"] },
-                    "reason": { "type": "string" }, "subscription": { "type": "string" },
-                    "event": { "type": "string" }, "document": { "type": "string" },
-                } },
-                "limit": { "type": "integer", "minimum": 1, "maximum": 500, "default": 500 },
-                "dry_run": { "type": "boolean", "default": false, "description": "only count" },
-                "subscription": { "type": "string", "description": "of a replay: another one of the same tenant" },
-                "note": { "type": "string", "description": "of a discard: why" },
-            },
-        },
-        "DeadLetterResult": {
-            "type": "object",
-            "required": ["matched", "done", "ids", "more", "dry_run"],
-            "properties": {
-                "matched": { "type": "integer" }, "done": { "type": "integer" },
-                "ids": { "type": "array", "items": { "type": "string" } },
-                "more": { "type": "boolean", "description": "there are more: ask again" },
-                "dry_run": { "type": "boolean" },
-            },
-        },
         "AuditLine": {
             "type": "object",
             "required": ["at", "actor", "action", "tenant", "object", "detail"],
@@ -208,30 +180,9 @@ pub(super) fn schemas() -> Value {
             },
         },
     });
-    dead_letters(&mut schemas);
+    super::letters::add(&mut schemas);
     subscriptions(&mut schemas);
     schemas
-}
-
-fn dead_letters(schemas: &mut Value) {
-    let optional = || json!({ "type": ["string", "null"] });
-    let row = json!({
-        "id": { "type": "string" }, "kind": { "enum": ["delivery", "event"] }, "reason": { "type": "string" },
-        "tenant": optional(), "event": optional(), "type": optional(), "subscription": optional(),
-        "document_id": optional(), "batch_id": optional(), "cycle": { "type": "integer" },
-        "attempts": { "type": "integer" },
-        "history": { "type": "array", "items": { "type": "object" } },
-        "body_bytes": { "type": "integer" },
-        "first_seen": { "type": "string", "format": "date-time" }, "dead_at": { "type": "string", "format": "date-time" },
-        "state": { "enum": ["open", "replayed", "discarded"] }, "note": optional(),
-    });
-    let mut full = row.clone();
-    full["body"] = json!({ "type": "string", "description": "the event as text" });
-    full["answer"] = json!({ "type": "string", "description": "the beginning of the last answer" });
-    full["headers"] = json!({});
-    let required = ["id", "kind", "reason", "tenant", "state"];
-    schemas["DeadLetter"] = json!({ "type": "object", "required": required, "properties": row });
-    schemas["DeadLetterFull"] = json!({ "type": "object", "required": required, "properties": full });
 }
 
 fn subscriptions(schemas: &mut Value) {

@@ -236,8 +236,7 @@ impl Line {
         self.next_hop += 1;
         let message = &request.message;
         let (exchange, key) = topology.route(request.target, message.tags.kind.as_deref());
-        // Answers are for whoever listens; all else has to be in a queue.
-        let mandatory = request.target != Target::Answers;
+        let mandatory = request.target.is_mandatory();
         let options = BasicPublishOptions { mandatory, ..Default::default() };
         let properties = codec::encode(&message.tags, hop);
         let (channel, body) = (self.channel.clone(), message.body.clone());

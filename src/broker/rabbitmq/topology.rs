@@ -146,6 +146,11 @@ impl Topology {
         format!("{}.answers", self.prefix)
     }
 
+    /// The topic exchange of notices, which anybody may bind a queue to.
+    pub fn notices_exchange(&self) -> String {
+        format!("{}.notices", self.prefix)
+    }
+
     /// Whether this is the name of a queue of ours, with whatever unit it is waited in.
     pub fn owns_queue(&self, name: &str) -> bool {
         Queue::ALL.iter().any(|queue| self.queue(*queue) == name)
@@ -165,8 +170,8 @@ impl Topology {
         }
     }
 
-    /// Exchange and routing key of a target. All but fresh events and answers go through the
-    /// default exchange.
+    /// Exchange and routing key of a target. All but fresh events, answers and notices go through the default
+    /// exchange.
     pub fn route(&self, target: Target, kind: Option<&str>) -> (String, String) {
         let direct = |queue| (String::new(), self.queue(queue));
         match target {
@@ -177,12 +182,14 @@ impl Topology {
             Target::DeadDeliveries => direct(Queue::DeadDeliveries),
             Target::DeadEvents => direct(Queue::DeadEvents),
             Target::Answers => (self.answers_exchange(), kind.unwrap_or("event").to_owned()),
+            Target::Notices => (self.notices_exchange(), kind.unwrap_or("notice").to_owned()),
         }
     }
 
     /// Everything there is, targets before those that dead-letter to them: a missing target stalls a level.
     pub fn items(&self) -> Vec<Item> {
-        let exchanges = [self.exchange(), self.calls_exchange(), self.answers_exchange()];
+        let exchanges =
+            [self.exchange(), self.calls_exchange(), self.answers_exchange(), self.notices_exchange()];
         let mut items: Vec<Item> = exchanges.into_iter().map(|name| Item::Exchange { name }).collect();
         for queue in [Queue::DeadEvents, Queue::DeadDeliveries] {
             items.push(Item::Queue {

@@ -3,12 +3,10 @@
 use std::io::Write as _;
 
 use clap::Args;
-use data_encoding::BASE64;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::which::{PAGE, Which};
 use super::{Failure, list, output};
-use crate::desk::dead::row_json;
 use crate::store::{DeadFilter, DeadLetterFull, Store};
 
 /// Print whole dead letters, one JSON object a line.
@@ -22,13 +20,13 @@ Examples:
 )]
 pub(in crate::cli) struct Export {
     #[command(flatten)]
-    which: Which,
+    pub(super) which: Which,
     /// Only this subscription's
     #[arg(long, value_name = "ID")]
-    subscription: Option<String>,
+    pub(super) subscription: Option<String>,
     /// open, replayed, discarded or all
     #[arg(long, default_value = "open")]
-    state: String,
+    pub(super) state: String,
 }
 
 impl Export {
@@ -60,12 +58,16 @@ impl Export {
 
 /// Everything of a letter.
 pub(super) fn letter_json(letter: &DeadLetterFull) -> Value {
-    let mut value = row_json(&letter.row);
-    match std::str::from_utf8(&letter.body) {
-        Ok(text) => value["body"] = json!(text),
-        Err(_) => value["body_base64"] = json!(BASE64.encode(&letter.body)),
-    }
-    value["answer"] = json!(String::from_utf8_lossy(&letter.answer));
-    value["headers"] = serde_json::from_slice(&letter.headers).unwrap_or(Value::Null);
+    let mut value = crate::desk::dead::letter_json(letter);
+    without_lossy_body(&mut value);
     value
+}
+
+/// A body that is no text stands there as its bytes only.
+pub(super) fn without_lossy_body(letter: &mut Value) {
+    if let Value::Object(letter) = letter
+        && letter.contains_key("body_base64")
+    {
+        letter.remove("body");
+    }
 }

@@ -1,12 +1,11 @@
 //! `paperboy dead jobs`: replays that run, wait or are done.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Common, Failure, output, services};
-use crate::desk::Desk;
-use crate::store::Store;
-use crate::store::replays::{JobState, ReplayJob};
+use crate::desk::replays::{Turn, job_json};
+use crate::desk::{Desk, now_ms};
 
 /// Replays as jobs.
 #[derive(Args, Debug)]
@@ -16,14 +15,14 @@ use crate::store::replays::{JobState, ReplayJob};
   paperboy dead jobs resume 3       leaves it to a running `serve`")]
 pub(in crate::cli) struct Jobs {
     #[command(subcommand)]
-    action: Option<Action>,
+    pub(super) action: Option<Action>,
     /// At most this many, newest first
     #[arg(long, default_value_t = 20)]
-    limit: u32,
+    pub(super) limit: u32,
 }
 
 #[derive(Subcommand, Debug)]
-enum Action {
+pub(super) enum Action {
     /// Hold a replay where it is
     Pause { id: i64 },
     /// Let it go on, by a running `serve` of role `all` or `api`
@@ -32,81 +31,66 @@ enum Action {
     Cancel { id: i64 },
 }
 
+impl Action {
+    pub(super) fn turn(&self) -> (i64, Turn) {
+        match self {
+            Action::Pause { id } => (*id, Turn::Pause),
+            Action::Resume { id } => (*id, Turn::Resume),
+            Action::Cancel { id } => (*id, Turn::Cancel),
+        }
+    }
+}
+
 impl Jobs {
     pub(super) async fn run(self, common: &Common, desk: &Desk) -> Result<(), Failure> {
-        let store = &desk.store;
-        let now_ms = jiff::Timestamp::now().as_millisecond();
-        let (id, done, changed) = match self.action {
-            None => return self.list(common, store, now_ms).await,
-            Some(Action::Pause { id }) => {
-                (id, "replay.pause", store.replay_set_state(id, JobState::Paused, None, now_ms).await?)
-            }
-            Some(Action::Resume { id }) => (id, "replay.resume", store.replay_resume(id, now_ms).await?),
-            Some(Action::Cancel { id }) => {
-                (id, "replay.cancel", store.replay_set_state(id, JobState::Cancelled, None, now_ms).await?)
-            }
-        };
-        let job = store.replay_job(id).await?;
-        let job = job.ok_or_else(|| {
-            Failure::world(format!("there is no replay {id}")).hint("`paperboy dead jobs` lists them")
-        })?;
-        if !changed {
-            return Err(Failure::world(format!("replay {id} is {} already", job.state.as_str())));
-        }
-        desk.note_job(&services::caller(), done, &job).await?;
-        if common.json {
-            output::json_line(&job_json(&job, now_ms));
-        } else {
-            eprintln!("replay {id} is {}: {} of {} were sent", shown(&job, now_ms), job.sent, job.total());
-        }
-        Ok(())
-    }
-
-    async fn list(&self, common: &Common, store: &Store, now_ms: i64) -> Result<(), Failure> {
-        let jobs = store.replay_jobs(self.limit).await?;
-        if common.json {
-            jobs.iter().for_each(|job| output::json_line(&job_json(job, now_ms)));
+        let caller = services::caller();
+        let Some(action) = &self.action else {
+            let jobs = desk.replays(&caller, self.limit).await?;
+            let now_ms = now_ms();
+            print(common, &jobs.iter().map(|job| job_json(job, now_ms)).collect::<Vec<_>>());
             return Ok(());
-        }
-        let cells = jobs.iter().map(|job| {
-            vec![
-                job.id.to_string(),
-                shown(job, now_ms).to_owned(),
-                job.sent.to_string(),
-                job.waiting.to_string(),
-                job.skipped.to_string(),
-                job.what.subscription.clone().unwrap_or_else(|| "-".to_owned()),
-                output::moment(job.created_at_ms),
-                output::printable(job.told.as_deref().unwrap_or("-")),
-            ]
-        });
-        let header = ["replay", "state", "sent", "waiting", "skipped", "to", "since", "why"];
-        output::table(&header, cells.collect(), "no replays");
+        };
+        let (id, turn) = action.turn();
+        let job = desk.turn_replay(&caller, &id.to_string(), turn).await?;
+        tell(common, &job_json(&job, now_ms()));
         Ok(())
     }
 }
 
-/// Its state as people mean it: one that nobody works on does not run.
-fn shown(job: &ReplayJob, now_ms: i64) -> &'static str {
-    match job.state {
-        JobState::Running if job.lease_until_ms < now_ms && job.what.detached => "left to serve",
-        JobState::Running if job.lease_until_ms < now_ms => "interrupted",
-        state => state.as_str(),
+/// How a job stands after it was turned.
+pub(super) fn tell(common: &Common, job: &Value) {
+    if common.json {
+        output::json_line(job);
+        return;
     }
+    let number = |name: &str| job[name].as_u64().unwrap_or_default();
+    let all = number("sent") + number("waiting") + number("skipped");
+    eprintln!("replay {} is {}: {} of {all} were sent", job["id"], state(job), number("sent"));
 }
 
-fn job_json(job: &ReplayJob, now_ms: i64) -> Value {
-    json!({
-        "id": job.id,
-        "state": shown(job, now_ms).replace(' ', "_"),
-        "sent": job.sent,
-        "waiting": job.waiting,
-        "skipped": job.skipped,
-        "subscription": job.what.subscription,
-        "rate": job.what.rate,
-        "canary": job.what.canary,
-        "detached": job.what.detached,
-        "created_at": output::moment(job.created_at_ms),
-        "why": job.told,
-    })
+/// Jobs as they are told here and over the API.
+pub(super) fn print(common: &Common, jobs: &[Value]) {
+    if common.json {
+        jobs.iter().for_each(output::json_line);
+        return;
+    }
+    let text = |value: &Value| output::printable(value.as_str().unwrap_or("-"));
+    let cells = jobs.iter().map(|job| {
+        vec![
+            job["id"].to_string(),
+            state(job),
+            job["sent"].to_string(),
+            job["waiting"].to_string(),
+            job["skipped"].to_string(),
+            text(&job["subscription"]),
+            text(&job["created_at"]),
+            text(&job["why"]),
+        ]
+    });
+    let header = ["replay", "state", "sent", "waiting", "skipped", "to", "since", "why"];
+    output::table(&header, cells.collect(), "no replays");
+}
+
+fn state(job: &Value) -> String {
+    output::printable(&job["state"].as_str().unwrap_or_default().replace('_', " "))
 }

@@ -1,51 +1,54 @@
-//! `paperboy dead list|show|replay|discard` over the API of a running `serve`.
+//! `paperboy dead …` over the API of a running `serve`.
+
+use std::io::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::which::{Chosen, Which};
-use super::{Command, Common, Failure, discard, list, output, refuse, replay, show};
+use super::{Command, Common, Failure, discard, export, groups, jobs, list, output, refuse, replay, show};
 use crate::cli::remote::{Remote, segment};
+use crate::desk::moment::precise;
+use crate::desk::replays::Turn;
 use crate::store::dead;
 
+/// How often a replay is asked about.
+const LOOK: Duration = Duration::from_millis(500);
+
 impl Command {
-    /// Runs the command over the API; those it has nothing for say so.
+    /// Runs the command over the API.
     pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
         match self {
             Command::List(list) => list.run_remote(common, remote).await,
+            Command::Groups(groups) => groups.run_remote(common, remote).await,
             Command::Show(show) => show.run_remote(common, remote).await,
+            Command::Export(export) => export.run_remote(remote).await,
             Command::Replay(replay) => replay.run_remote(common, remote).await,
+            Command::Jobs(jobs) => jobs.run_remote(common, remote).await,
             Command::Discard(discard) => discard.run_remote(common, remote).await,
-            Command::Groups(_) => Err(remote.only_here("paperboy dead groups")),
-            Command::Export(_) => Err(remote.only_here("paperboy dead export")),
-            Command::Jobs(_) => Err(remote.only_here("paperboy dead jobs")),
             Command::Other(words) => Err(refuse(&words)),
         }
     }
 }
 
 impl Which {
-    /// The filters as the API takes them.
-    fn pairs(&self) -> Result<Vec<(&'static str, Option<String>)>, Failure> {
-        let is_ours = self.batch.is_some()
-            || self.event_type.is_some()
-            || self.host.is_some()
-            || self.class.is_some()
-            || self.status.is_some()
-            || self.since.is_some()
-            || self.until.is_some();
-        if is_ours {
-            return Err(Failure::usage(
-                "`--batch`, `--type`, `--host`, `--class`, `--status`, `--since` and `--until` do not go over the API",
-            )
-            .hint("run it where the store is, without `--api` and PAPERBOY_API"));
-        }
-        Ok(vec![
+    /// The filters as the API takes them; an age means the moment it is asked at, on every page.
+    fn pairs(&self) -> Vec<(&'static str, Option<String>)> {
+        vec![
             ("tenant", self.tenant.clone()),
             ("reason", self.reason.clone()),
             ("event", self.event.clone()),
             ("document", self.document.clone()),
+            ("batch", self.batch.clone()),
+            ("type", self.event_type.clone()),
             ("kind", self.kind.clone()),
-        ])
+            ("host", self.host.clone()),
+            ("class", self.class.clone()),
+            ("status", self.status.clone()),
+            ("since", self.since.as_ref().map(|moment| precise(moment.unix_ms))),
+            ("until", self.until.as_ref().map(|moment| precise(moment.unix_ms))),
+        ]
     }
 }
 
@@ -57,7 +60,7 @@ impl Chosen {
         if !self.all {
             return Err(Chosen::nothing_named());
         }
-        let mut pairs = self.which.pairs()?;
+        let mut pairs = self.which.pairs();
         pairs.push(("subscription", self.from.clone()));
         let given = pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value?))));
         Ok(json!({ "filter": Value::Object(given.collect()) }))
@@ -67,7 +70,7 @@ impl Chosen {
 impl list::List {
     async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
         let limit = self.limit.unwrap_or(dead::LIST_LIMIT);
-        let mut query = self.which.pairs()?;
+        let mut query = self.which.pairs();
         query.push(("subscription", self.subscription));
         query.push(("state", Some(self.state)));
         query.push(("cursor", self.before));
@@ -76,11 +79,20 @@ impl list::List {
     }
 }
 
+impl groups::Groups {
+    async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let mut query = self.which.pairs();
+        query.push(("subscription", self.subscription));
+        groups::print(common, &remote.list("/v1/dead-letters/groups", &query, self.limit).await?);
+        Ok(())
+    }
+}
+
 impl show::Show {
     async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
         let letter = remote.get(&format!("/v1/dead-letters/{}", segment(&self.id))).await?;
         if self.raw {
-            print!("{}", letter["body"].as_str().unwrap_or_default());
+            std::io::stdout().write_all(&body_of(&letter)).map_err(anyhow::Error::from)?;
         } else if common.json {
             output::json_line(&letter);
         } else {
@@ -90,25 +102,108 @@ impl show::Show {
     }
 }
 
+/// The event's bytes.
+fn body_of(letter: &Value) -> Vec<u8> {
+    let bytes =
+        letter["body_base64"].as_str().and_then(|text| data_encoding::BASE64.decode(text.as_bytes()).ok());
+    bytes.unwrap_or_else(|| letter["body"].as_str().unwrap_or_default().as_bytes().to_vec())
+}
+
+impl export::Export {
+    async fn run_remote(self, remote: &Remote) -> Result<(), Failure> {
+        let mut query = self.which.pairs();
+        query.push(("subscription", self.subscription));
+        query.push(("state", Some(self.state)));
+        let mut exported = 0;
+        let rows = remote.list("/v1/dead-letters", &query, u32::MAX).await?;
+        for row in &rows {
+            let id = row["id"].as_str().unwrap_or_default();
+            let mut letter = remote.get(&format!("/v1/dead-letters/{}", segment(id))).await?;
+            export::without_lossy_body(&mut letter);
+            writeln!(std::io::stdout(), "{letter}").map_err(anyhow::Error::from)?;
+            exported += 1;
+        }
+        eprintln!("exported {}", output::count(exported, "dead letter"));
+        Ok(())
+    }
+}
+
 impl replay::Replay {
     async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
-        if self.canary > 0 || self.detach {
-            return Err(remote.only_here("paperboy dead replay --canary` and `--detach"));
-        }
         let mut body = self.chosen.body()?;
         body["dry_run"] = json!(self.dry_run);
+        body["rate"] = json!(self.rate);
+        body["canary"] = json!(self.canary);
         if let Some(id) = &self.subscription {
             body["subscription"] = json!(id);
         }
-        let told = |id: &str| {
-            if common.json {
-                output::json_line(&json!({ "id": id, "status": "replayed" }));
-            }
+        let begun = remote.post("/v1/dead-letters/replay", &body, false).await?;
+        let matched = begun["matched"].as_u64().unwrap_or_default();
+        let letters = output::count(usize::try_from(matched).unwrap_or(usize::MAX), "dead letter");
+        if self.dry_run {
+            eprintln!("would replay {letters}");
+            return Ok(());
+        }
+        let job = &begun["replay"];
+        let Some(id) = job["id"].as_i64() else {
+            super::decided::tell(common, crate::store::DeadState::Replayed, 0);
+            return Ok(());
         };
-        let result = remote.dead_letters("replay", body, told).await?;
-        let (verb, count) =
-            if self.dry_run { ("would replay", result.matched) } else { ("replayed", result.done) };
-        eprintln!("{verb} {}", output::count(count, "dead letter"));
+        if self.detach {
+            if common.json {
+                output::json_line(&json!({ "job": id, "letters": job["waiting"] }));
+            } else {
+                eprintln!(
+                    "replay {id} of {letters} is left to `paperboy serve`; `paperboy dead jobs` shows it"
+                );
+            }
+            return Ok(());
+        }
+        watch(common, remote, job).await
+    }
+}
+
+/// Waits until `serve` is through with a replay, and tells how it went.
+async fn watch(common: &Common, remote: &Remote, begun: &Value) -> Result<(), Failure> {
+    let number = |job: &Value, name: &str| job[name].as_u64().unwrap_or_default();
+    let path = format!("/v1/replays/{}", begun["id"]);
+    let before = number(begun, "sent");
+    let waiting = usize::try_from(number(begun, "waiting")).unwrap_or(usize::MAX);
+    let bar = output::progress_of(waiting, "letters");
+    loop {
+        let job = remote.get(&path).await?;
+        let sent = number(&job, "sent").saturating_sub(before);
+        bar.set_position(sent);
+        let state = job["state"].as_str().unwrap_or_default();
+        if matches!(state, "running" | "left_to_serve" | "interrupted") {
+            sleep(LOOK).await;
+            continue;
+        }
+        bar.finish_and_clear();
+        if state == "done" {
+            super::decided::tell(common, crate::store::DeadState::Replayed, sent);
+            return Ok(());
+        }
+        let why = job["why"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+        return Err(Failure::world(format!("replay {} is {state}{why}", job["id"])).hint(format!(
+            "{sent} were sent and are marked; `paperboy dead jobs resume` goes on with the rest"
+        )));
+    }
+}
+
+impl jobs::Jobs {
+    async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let Some(action) = &self.action else {
+            jobs::print(common, &remote.list("/v1/replays", &[], self.limit).await?);
+            return Ok(());
+        };
+        let (id, turn) = action.turn();
+        let word = match turn {
+            Turn::Pause => "pause",
+            Turn::Resume => "resume",
+            Turn::Cancel => "cancel",
+        };
+        jobs::tell(common, &remote.post(&format!("/v1/replays/{id}/{word}"), &json!({}), false).await?);
         Ok(())
     }
 }
@@ -122,14 +217,15 @@ impl discard::Discard {
         }
         let mut dry = body.clone();
         dry["dry_run"] = json!(true);
-        let matched = remote.dead_letters("discard", dry, |_| ()).await?.matched;
+        let dry = remote.post("/v1/dead-letters/discard", &dry, false).await?;
+        let matched = usize::try_from(dry["matched"].as_u64().unwrap_or_default()).unwrap_or(usize::MAX);
         if self.dry_run {
             eprintln!("would discard {}", output::count(matched, "dead letter"));
             return Ok(());
         }
         output::confirm(&format!("discard {}?", output::count(matched, "dead letter")), self.yes)?;
-        let discarded = remote.dead_letters("discard", body, |_| ()).await?.done;
-        super::decided::tell(common, crate::store::DeadState::Discarded, discarded as u64);
+        let discarded = remote.discard_dead_letters(&body).await?;
+        super::decided::tell(common, crate::store::DeadState::Discarded, discarded);
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ pub(in crate::cli) struct Replay {
     pub(super) canary: u32,
     /// Letters a second, 0 for as many as go
     #[arg(long, value_name = "PER_SECOND", default_value_t = 200)]
-    rate: u32,
+    pub(super) rate: u32,
     /// Leave it to a running `serve` of role `all` or `api`
     #[arg(long)]
     pub(super) detach: bool,
@@ -68,20 +68,22 @@ impl Replay {
         }
         let what = NewReplay {
             asked: format!("{:?} to {:?}", self.chosen, self.subscription),
-            subscription: self.subscription,
+            subscription: self.subscription.clone(),
             rate: self.rate,
             canary: self.canary,
             detached: self.detach,
+            tenant: None,
         };
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let Some(job) = store.replay_begin(&what, &choice, now_ms).await? else {
-            for other in store.replay_jobs(JOBS_LOOKED_AT).await?.iter().filter(|job| job.waiting > 0) {
+            for other in store.replay_jobs(None, JOBS_LOOKED_AT).await?.iter().filter(|job| job.waiting > 0) {
                 eprintln!("{} letters wait in replay {} and are left to it", other.waiting, other.id);
             }
             decided::tell(common, DeadState::Replayed, 0);
             return Ok(());
         };
-        desk.note_job(&services::caller(), "dead_letter.replay", &job).await?;
+        let tenant = self.chosen.which.tenant.as_deref();
+        desk.note_job(&services::caller(), "dead_letter.replay", &job, tenant).await?;
         if self.detach {
             if common.json {
                 output::json_line(&json!({ "job": job.id, "letters": job.waiting }));

@@ -1,11 +1,12 @@
 //! `paperboy deliveries list`.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Common, Failure, Moment, moment, output, precise};
+use super::{Common, Failure, Moment, moment, output};
+use crate::desk::deliveries::row_json;
 use crate::store::Store;
-use crate::store::deliveries::{Cursor, DeliveryFilter, DeliveryRow, LIST_LIMIT, StatusRange, What};
+use crate::store::deliveries::{Cursor, DeliveryFilter, LIST_LIMIT, StatusRange, What};
 
 /// List attempts and what else befell deliveries.
 #[derive(Args, Debug)]
@@ -16,46 +17,46 @@ use crate::store::deliveries::{Cursor, DeliveryFilter, DeliveryRow, LIST_LIMIT, 
 pub(in crate::cli) struct List {
     /// Only this tenant's
     #[arg(long)]
-    tenant: Option<String>,
+    pub(super) tenant: Option<String>,
     /// Only this subscription's
     #[arg(long, value_name = "ID")]
-    subscription: Option<String>,
+    pub(super) subscription: Option<String>,
     /// Only this event
     #[arg(long, value_name = "ID")]
-    event: Option<String>,
+    pub(super) event: Option<String>,
     /// Only this document
     #[arg(long, value_name = "ID")]
-    document: Option<String>,
+    pub(super) document: Option<String>,
     /// Only this batch
     #[arg(long, value_name = "ID")]
-    batch: Option<String>,
+    pub(super) batch: Option<String>,
     /// Only events of this type
     #[arg(long = "type", value_name = "TYPE")]
-    kind: Option<String>,
+    pub(super) kind: Option<String>,
     /// Only this cause: dns, connect, tls, tls_expired, timeout, server_error and so on; `tls` finds all of TLS
     #[arg(long)]
-    class: Option<String>,
+    pub(super) class: Option<String>,
     /// Only answers with this status, such as `503` or `5xx`
     #[arg(long)]
-    status: Option<String>,
+    pub(super) status: Option<String>,
     /// Only delivered, retry, dead, deferred, replayed, unmatched or answered
     #[arg(long)]
-    what: Option<String>,
+    pub(super) what: Option<String>,
     /// Only failed attempts and deliveries given up
     #[arg(long)]
-    failures: bool,
+    pub(super) failures: bool,
     /// Not before this moment: `2026-11-22T09:00:00Z`, or an age such as `15m`, `24h`, `7d`
     #[arg(long, value_parser = moment)]
-    since: Option<Moment>,
+    pub(super) since: Option<Moment>,
     /// Before this moment
     #[arg(long, value_parser = moment)]
-    until: Option<Moment>,
+    pub(super) until: Option<Moment>,
     /// At most this many
     #[arg(long, default_value_t = LIST_LIMIT)]
-    limit: u32,
+    pub(super) limit: u32,
     /// Start after this place (`next` of the page before)
     #[arg(long, value_name = "PLACE")]
-    after: Option<String>,
+    pub(super) after: Option<String>,
 }
 
 impl List {
@@ -98,24 +99,7 @@ impl List {
 
     pub(super) async fn run(self, common: &Common, store: &Store) -> Result<(), Failure> {
         let page = store.deliveries(&self.filter()?).await?;
-        if common.json {
-            page.rows.iter().for_each(|row| output::json_line(&row_json(row)));
-        } else {
-            let header = [
-                "at",
-                "what",
-                "tenant",
-                "event",
-                "type",
-                "document",
-                "subscription",
-                "nr",
-                "seen",
-                "ms",
-                "wait",
-            ];
-            output::table(&header, page.rows.iter().map(cells).collect(), "no deliveries");
-        }
+        print(common, &page.rows.iter().map(row_json).collect::<Vec<_>>());
         if let Some(next) = page.next {
             eprintln!("there are more: `--after {next}`");
         }
@@ -123,49 +107,27 @@ impl List {
     }
 }
 
-fn cells(row: &DeliveryRow) -> Vec<String> {
-    let or_dash = |text: &Option<String>| output::printable(text.as_deref().unwrap_or("-"));
-    let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
-    vec![
-        precise(row.at_ms),
-        row.what.as_str().to_owned(),
-        output::printable(&row.tenant),
-        output::printable(&row.event_id),
-        output::printable(&row.event_type),
-        or_dash(&row.document_id),
-        or_dash(&row.subscription),
-        row.attempt.to_string(),
-        seen(row),
-        number(row.elapsed_ms),
-        number(row.wait.map(u64::from)),
-    ]
+/// Rows as they are told here and over the API.
+pub(super) fn print(common: &Common, rows: &[Value]) {
+    if common.json {
+        rows.iter().for_each(output::json_line);
+        return;
+    }
+    let header =
+        ["at", "what", "tenant", "event", "type", "document", "subscription", "nr", "seen", "ms", "wait"];
+    output::table(&header, rows.iter().map(cells).collect(), "no deliveries");
 }
 
-/// A status, or the cause that left us without one, or the reason.
-fn seen(row: &DeliveryRow) -> String {
-    let status = row.status.map(|status| status.to_string());
-    status.or_else(|| row.class.clone()).or_else(|| row.reason.clone()).unwrap_or_else(|| "-".to_owned())
-}
-
-pub(super) fn row_json(row: &DeliveryRow) -> Value {
-    json!({
-        "place": row.place.to_string(),
-        "at": precise(row.at_ms),
-        "what": row.what.as_str(),
-        "tenant": row.tenant,
-        "event": row.event_id,
-        "type": row.event_type,
-        "document_id": row.document_id,
-        "batch_id": row.batch_id,
-        "subscription": row.subscription,
-        "attempt": row.attempt,
-        "cycle": row.cycle,
-        "status": row.status,
-        "class": row.class,
-        "reason": row.reason,
-        "ms": row.elapsed_ms,
-        "next_wait": row.wait,
-        "received_at": row.received_ms.map(precise),
-        "worker": row.worker,
-    })
+fn cells(row: &Value) -> Vec<String> {
+    let cell = |name: &str| match &row[name] {
+        Value::String(text) => output::printable(text),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    // A status, or the cause that left us without one, or the reason.
+    let seen = ["status", "class", "reason"].into_iter().find(|name| !row[*name].is_null());
+    let before =
+        ["at", "what", "tenant", "event", "type", "document_id", "subscription", "attempt"].map(cell);
+    let after = [cell(seen.unwrap_or("status")), cell("ms"), cell("next_wait")];
+    before.into_iter().chain(after).collect()
 }

@@ -1,14 +1,17 @@
 //! `paperboy deliveries list|show`.
 
-mod life;
 mod list;
+mod remote;
 mod show;
+mod text;
 
 use std::fmt;
 
 use clap::Subcommand;
 
+use super::remote::Remote;
 use super::{Common, Failure, output, services};
+use crate::desk::moment::unix_ms;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
@@ -20,11 +23,20 @@ pub(super) enum Command {
 
 impl Command {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        if let Some(remote) = Remote::of(common)? {
+            return match self {
+                Command::List(list) => list.run_remote(common, &remote).await,
+                Command::Show(show) => show.run_remote(common, &remote).await,
+            };
+        }
         let config = common.load()?;
         let store = services::open_store(&config).await?;
         let done = match self {
             Command::List(list) => list.run(common, &store).await,
-            Command::Show(show) => show.run(common, &config, &store).await,
+            Command::Show(show) => {
+                let desk = services::desk(&config, store.clone())?;
+                show.run(common, &config, &desk).await
+            }
         };
         store.close().await;
         done
@@ -48,45 +60,4 @@ impl fmt::Debug for Moment {
 /// Reads a moment: RFC 3339, or how long ago (`90s`, `15m`, `24h`, `7d`).
 pub(super) fn moment(text: &str) -> Result<Moment, String> {
     Ok(Moment { text: text.to_owned(), unix_ms: unix_ms(text)? })
-}
-
-fn unix_ms(text: &str) -> Result<i64, String> {
-    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
-        return Ok(moment.as_millisecond());
-    }
-    let unit_ms = match text.chars().next_back() {
-        Some('s') => 1000,
-        Some('m') => 60_000,
-        Some('h') => 3_600_000,
-        Some('d') => 86_400_000,
-        _ => 0,
-    };
-    let number = text.get(..text.len().saturating_sub(1)).and_then(|number| number.parse::<i64>().ok());
-    match number.filter(|number| *number >= 0 && unit_ms > 0).and_then(|number| number.checked_mul(unit_ms)) {
-        Some(ago_ms) => Ok(jiff::Timestamp::now().as_millisecond().saturating_sub(ago_ms)),
-        None => {
-            Err("write a moment such as `2026-11-22T09:00:00Z`, or an age such as `15m`, `24h`, `7d`".into())
-        }
-    }
-}
-
-/// A moment to the millisecond: attempts of one delivery may be closer than a second.
-fn precise(unix_ms: i64) -> String {
-    let time = jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default();
-    format!("{time:.3}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_are_dates_or_ages() {
-        assert_eq!(unix_ms("2026-11-22T09:00:07.120Z"), Ok(1_795_338_007_120));
-        let now_ms = jiff::Timestamp::now().as_millisecond();
-        assert!(unix_ms("2h").unwrap().abs_diff(now_ms - 7_200_000) < 60_000);
-        for wrong in ["", "h", "-1h", "5", "yesterday", "99999999999999999999d", "ü"] {
-            assert!(unix_ms(wrong).is_err(), "{wrong}");
-        }
-    }
 }

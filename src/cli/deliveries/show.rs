@@ -2,16 +2,13 @@
 
 use clap::Args;
 
-use super::life::{self, Receivers};
-use super::{Common, Failure, output};
-use crate::config::Config;
-use crate::domain::name::SubscriptionId;
-use crate::domain::template::UrlTemplate;
-use crate::store::deliveries::DeliveryFilter;
-use crate::store::{DeadFilter, Store};
+use serde_json::Value;
 
-/// Dead letters of one event or document that are looked at.
-const LETTERS_MAX: u32 = 500;
+use super::text::text;
+use super::{Common, Failure, output, services};
+use crate::config::Config;
+use crate::desk::Desk;
+use crate::desk::deliveries::Of;
 
 /// Show the life of an event or a document.
 #[derive(Args, Debug)]
@@ -25,47 +22,35 @@ Examples:
 pub(in crate::cli) struct Show {
     /// The event's id
     #[arg(value_name = "EVENT", required_unless_present = "document")]
-    event: Option<String>,
+    pub(super) event: Option<String>,
     /// Every event of this document instead
     #[arg(long, value_name = "ID", conflicts_with = "event")]
-    document: Option<String>,
+    pub(super) document: Option<String>,
     /// Only this tenant's
     #[arg(long)]
-    tenant: Option<String>,
+    pub(super) tenant: Option<String>,
 }
 
 impl Show {
-    pub(super) async fn run(self, common: &Common, config: &Config, store: &Store) -> Result<(), Failure> {
-        let log = DeliveryFilter {
-            tenant: self.tenant.clone(),
-            event: self.event.clone(),
-            document: self.document.clone(),
-            ..DeliveryFilter::default()
-        };
-        let dead = DeadFilter {
-            tenant: self.tenant,
-            event_id: self.event.clone(),
-            document_id: self.document.clone(),
-            state: None,
-            limit: LETTERS_MAX,
-            ..DeadFilter::default()
-        };
-        let rows = store.delivery_life(&log).await?;
-        let letters = store.dead_list(&dead).await?;
-        let lives = life::lives(&rows, &letters);
+    pub(super) async fn run(self, common: &Common, config: &Config, desk: &Desk) -> Result<(), Failure> {
+        let of = Of { event: self.event, document: self.document, tenant: self.tenant };
+        let lives = desk.lives(&services::caller(), &of).await?;
         if lives.is_empty() {
-            return Err(nothing(self.event.as_deref(), self.document.as_deref(), config));
+            return Err(nothing(of.event.as_deref(), of.document.as_deref(), config));
         }
-        let receivers = receivers(store, &lives).await?;
-        if common.json {
-            lives.iter().for_each(|life| output::json_line(&life.json(&receivers)));
-            return Ok(());
-        }
-        let texts: Vec<String> =
-            lives.iter().map(|life| life.text(&receivers, config.broker.delay_unit_ms)).collect();
-        print!("{}", texts.join("\n"));
+        print(common, &lives, config.broker.delay_unit_ms);
         Ok(())
     }
+}
+
+/// Lives as they are told here and over the API; a unit of waiting lasts `unit_ms`.
+pub(super) fn print(common: &Common, lives: &[Value], unit_ms: u32) {
+    if common.json {
+        lives.iter().for_each(output::json_line);
+        return;
+    }
+    let texts: Vec<String> = lives.iter().map(|life| text(life, unit_ms)).collect();
+    print!("{}", texts.join("\n"));
 }
 
 fn nothing(event: Option<&str>, document: Option<&str>, config: &Config) -> Failure {
@@ -84,21 +69,4 @@ fn nothing(event: Option<&str>, document: Option<&str>, config: &Config) -> Fail
         crate::config::LogKeep::Off => "`delivery_log` is `off`".to_owned(),
     };
     Failure::world(format!("nothing is known of {what}")).hint(hint)
-}
-
-/// The host of every subscription that occurs; those that are gone have none.
-async fn receivers(store: &Store, lives: &[life::Life<'_>]) -> Result<Receivers, Failure> {
-    let mut receivers = Receivers::default();
-    for id in lives.iter().flat_map(life::Life::subscriptions) {
-        let Ok(parsed) = SubscriptionId::parse(id) else { continue };
-        if receivers.contains_key(id) {
-            continue;
-        }
-        let Some(spec) = store.subscription(&parsed).await? else { continue };
-        let template = spec.request.url.as_deref().and_then(|url| UrlTemplate::parse(url).ok());
-        if let Some((template, _)) = template {
-            receivers.insert(id.to_owned(), template.host().to_owned());
-        }
-    }
-    Ok(receivers)
 }

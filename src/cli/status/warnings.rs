@@ -1,6 +1,6 @@
 //! What is wrong with a deployment, in words; decided from what was seen and nothing else.
 
-use super::{Facts, Kept, Processes};
+use super::{Facts, Kept, Processes, troubled};
 use crate::broker::Queue;
 
 impl Facts {
@@ -11,8 +11,10 @@ impl Facts {
         self.taking(&mut warnings);
         self.dead(&mut warnings);
         self.processes(&mut warnings);
-        if let Kept::Unknown(why) = &self.store {
-            warnings.push(format!("the store cannot be read: {why}"));
+        match &self.store {
+            Kept::There(store) => warnings.extend(troubled::warnings(&store.troubled)),
+            Kept::Unknown(why) => warnings.push(format!("the store cannot be read: {why}")),
+            Kept::Missing => {}
         }
         warnings
     }

@@ -55,10 +55,18 @@ fn print(common: &Common, documents: &[Value]) {
             text(&document["id"]),
             text(&document["tenant"]),
             text(&document["name"]),
-            if document["enabled"] == false { "no" } else { "yes" }.to_owned(),
+            enabled(document).to_owned(),
             events.collect::<Vec<_>>().join(" "),
             text(&document["request"]["url"]),
         ]
     });
     output::table(&["id", "tenant", "name", "enabled", "events", "url"], rows.collect(), "no subscriptions");
+}
+
+fn enabled(document: &Value) -> &'static str {
+    match (&document["enabled"], &document["disabled_by"]) {
+        (Value::Bool(false), Value::String(by)) if by == "paperboy" => "no, by paperboy",
+        (Value::Bool(false), _) => "no",
+        _ => "yes",
+    }
 }

@@ -8,8 +8,16 @@ use crate::cli::{Common, Failure, output};
 use crate::store::Store;
 
 pub(super) async fn run(common: &Common, store: &Store, text: &str) -> Result<(), Failure> {
-    let spec = store.subscription(&id(text)?).await?.ok_or_else(|| missing(text))?;
+    let id = id(text)?;
+    let spec = store.subscription(&id).await?.ok_or_else(|| missing(text))?;
     print(common, &serde_json::to_value(spec.masked()).map_err(anyhow::Error::from)?);
+    if let Some(failing) = store.failing(&id).await?.filter(|failing| failing.is_told) {
+        let since = output::moment(failing.since_ms);
+        eprintln!(
+            "nothing but failures since {since}: {}, the last one `{}`",
+            failing.failures, failing.class
+        );
+    }
     Ok(())
 }
 
@@ -23,5 +31,11 @@ fn print(common: &Common, document: &Value) {
         output::json_line(document);
     } else {
         println!("{document:#}");
+    }
+    if document["enabled"] == false && document["disabled_by"] == "paperboy" {
+        let id = output::printable(document["id"].as_str().unwrap_or_default());
+        eprintln!(
+            "disabled by paperboy: its events become dead letters until `paperboy subscription enable {id}`"
+        );
     }
 }

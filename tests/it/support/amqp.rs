@@ -193,7 +193,7 @@ pub(crate) async fn remove_topology(url: &str, prefix: &str, unit_ms: &str) -> l
     for queue in queues.into_iter().chain(levels) {
         channel.queue_delete(format!("{prefix}.{queue}").into(), QueueDeleteOptions::default()).await?;
     }
-    for exchange in ["events", "calls", "answers"] {
+    for exchange in ["events", "calls", "answers", "notices"] {
         channel.exchange_delete(format!("{prefix}.{exchange}").into(), Default::default()).await?;
     }
     connection.close(200, "removed".into()).await

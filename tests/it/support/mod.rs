@@ -5,6 +5,7 @@ pub(crate) mod app;
 pub(crate) mod caller;
 pub(crate) mod document;
 pub(crate) mod failure;
+pub(crate) mod home;
 pub(crate) mod http;
 pub(crate) mod ledger;
 pub(crate) mod receiver;

@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn what_comes_later_says_so() {
         let changes = json!({
-            "retry": {"on_gone": "disable", "when_down": "park"},
+            "retry": {"when_down": "park"},
         });
         let faults = faults(changes);
         assert_eq!(faults.len(), 2);

@@ -38,12 +38,9 @@ pub(super) fn check_retry(spec: Option<&RetrySpec>, faults: &mut Faults) -> Opti
     let on_gone = match spec.on_gone.as_deref() {
         None | Some("dead") => OnGone::Dead,
         Some("retry") => OnGone::Retry,
-        Some("disable") => {
-            faults.0.push(not_yet("retry.on_gone", "disable"));
-            OnGone::Disable
-        }
+        Some("disable") => OnGone::Disable,
         Some(_) => {
-            faults.unknown("retry.on_gone", "`dead` and `retry`");
+            faults.unknown("retry.on_gone", "`dead`, `disable` and `retry`");
             OnGone::Dead
         }
     };
