@@ -67,6 +67,9 @@ pub enum Target {
     DeadDeliveries,
     /// The queue of events that could not be read.
     DeadEvents,
+    /// The exchange of what operators may want to know; the routing key is the notice's type. Nobody need listen: where
+    /// no queue is bound, a notice is confirmed and gone.
+    Notices,
 }
 
 /// A message in hand, with the receipt that must be settled.

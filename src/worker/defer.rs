@@ -20,6 +20,8 @@ pub(super) enum Cause {
     Unknown,
     /// This process could not even try: no open files or memory left.
     Lack,
+    /// What it means for its batch cannot be written down.
+    Store,
 }
 
 impl Cause {
@@ -29,6 +31,7 @@ impl Cause {
             Cause::Busy => "busy",
             Cause::Unknown => "unknown",
             Cause::Lack => "lack",
+            Cause::Store => "store",
         }
     }
 }

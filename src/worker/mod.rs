@@ -8,6 +8,8 @@ mod clock;
 mod defer;
 pub mod drain;
 mod fresh;
+pub mod membership;
+pub mod passage;
 mod places;
 pub mod record;
 pub mod replay;
@@ -32,6 +34,7 @@ use crate::domain::retry::Reason;
 use crate::http::Transport;
 use balance::Balance;
 use defer::Cause;
+use membership::{Memberships, NotRecorded};
 pub use places::Places;
 use record::Recorder;
 use step::Step;
@@ -65,6 +68,7 @@ pub struct Worker<B, D, T> {
     places: Arc<Places>,
     meters: report::Meters,
     recorder: Recorder,
+    memberships: Memberships,
     /// The grace is over: whatever still runs gives its message back.
     overdue: CancellationToken,
 }
@@ -89,14 +93,32 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         places: Arc<Places>,
     ) -> Self {
         let (meters, overdue) = (report::Meters::default(), CancellationToken::new());
-        let recorder = Recorder::nothing();
-        Worker { broker, directory, transport, settings, balance, places, meters, recorder, overdue }
+        let (recorder, memberships) = (Recorder::nothing(), Memberships::nothing());
+        Worker {
+            broker,
+            directory,
+            transport,
+            settings,
+            balance,
+            places,
+            meters,
+            recorder,
+            memberships,
+            overdue,
+        }
     }
 
     /// Records what befalls each delivery.
     #[must_use]
     pub fn recording(mut self, recorder: Recorder) -> Self {
         self.recorder = recorder;
+        self
+    }
+
+    /// Writes down what events mean for their batches.
+    #[must_use]
+    pub fn joining(mut self, memberships: Memberships) -> Self {
+        self.memberships = memberships;
         self
     }
 
@@ -173,6 +195,15 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             Ok(event) => event,
             Err(unreadable) => return fresh::unreadable(&message, &unreadable, now_ms),
         };
+        // Before anybody hears of it, and whether anybody does.
+        if event.batch_id.is_some()
+            && message.tags.subscription.is_none()
+            && let Err(NotRecorded) = Box::pin(self.memberships.record(&event, now_ms)).await
+        {
+            let tags = step::carry(&message.tags, &event, now_ms);
+            self.memberships.hold(defer::units(&tags, now_ms, self.settings.wait_age_max).unwrap_or(0));
+            return self.put_off(&message, &event, tags, Cause::Store, now_ms);
+        }
         match message.tags.subscription.as_deref() {
             None => self.expand(queue, &message, &event, now_ms).await,
             Some(id) => self.deliver_again(queue, &message, &event, id, now_ms).await,

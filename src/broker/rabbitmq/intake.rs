@@ -240,6 +240,7 @@ impl QueueLine {
         let acknowledger =
             self.settling.spawn(acknowledger::run(channel.clone(), self.name.clone(), places, settled));
         self.earlier.push(line.downgrade());
+        let _consuming = self.windows.consuming(self.queue);
         let end = self.forward(&channel, consumer, line).await;
         if matches!(end, End::Lost | End::Fault(_)) {
             acknowledger.abort();
@@ -319,6 +320,8 @@ impl QueueLine {
                 }
             }
         };
+        // Whoever watches what is in hand knows before anything goes back.
+        self.windows.turn(self.queue);
         match end {
             End::Stopped | End::Paused | End::Resized(Change::Shrunk) => {
                 hand_back_the_rest(channel, consumer, &line).await;

@@ -236,7 +236,9 @@ impl Line {
         self.next_hop += 1;
         let message = &request.message;
         let (exchange, key) = topology.route(request.target, message.tags.kind.as_deref());
-        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        // A notice that nobody listens to need not come back.
+        let mandatory = request.target != Target::Notices;
+        let options = BasicPublishOptions { mandatory, ..Default::default() };
         let properties = codec::encode(&message.tags, hop);
         let (channel, body) = (self.channel.clone(), message.body.clone());
         self.waiting.insert(hop, (Instant::now(), request));

@@ -125,6 +125,11 @@ impl Topology {
         format!("{}.events", self.prefix)
     }
 
+    /// The topic exchange of notices.
+    pub fn notices(&self) -> String {
+        format!("{}.notices", self.prefix)
+    }
+
     /// The name of a queue somebody takes from.
     pub fn queue(&self, queue: Queue) -> String {
         format!("{}.{}", self.prefix, queue.as_str())
@@ -148,12 +153,14 @@ impl Topology {
             Target::Delay(level) => (String::new(), self.level(level)),
             Target::DeadDeliveries => direct(Queue::DeadDeliveries),
             Target::DeadEvents => direct(Queue::DeadEvents),
+            Target::Notices => (self.notices(), kind.unwrap_or("notice").to_owned()),
         }
     }
 
     /// Everything there is, targets before those that dead-letter to them: a missing target stalls a level.
     pub fn items(&self) -> Vec<Item> {
-        let mut items = vec![Item::Exchange { name: self.exchange() }];
+        let mut items =
+            vec![Item::Exchange { name: self.exchange() }, Item::Exchange { name: self.notices() }];
         for queue in [Queue::DeadEvents, Queue::DeadDeliveries] {
             items.push(Item::Queue {
                 name: self.queue(queue),

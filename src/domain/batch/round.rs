@@ -1,0 +1,221 @@
+//! Rounds: when it is sure that no document of a batch still waits unrecorded.
+//!
+//! A batch may be closed only after everything that was published before it was due has been recorded. What still
+//! waits in the queue can be asked of RabbitMQ; what workers have in hand cannot. So whoever sweeps holds a round:
+//!
+//! 1. **Calling**: every worker says that it has heard of the round. From then on it notices whether it gives anything
+//!    back, or loses a consumer: then it spoils the round, because what went back is somebody else's now.
+//! 2. The queue is seen empty. Whatever was published before is recorded, or in the hand of a worker that has heard.
+//! 3. **Watching**: every worker that has been awake for a while since ([`Passage`]) and has recorded what it had in
+//!    hand says that it is through. Once all are, the batches that were due at step 2 may be closed.
+//!
+//! A worker that falls silent is waited for as long as RabbitMQ counts more consumers than those of the others: it may
+//! be frozen with messages in hand. When they are gone, RabbitMQ has put what it had back into the queue in the same
+//! step, and a new round begins. Nothing here compares the clocks of two machines.
+
+use std::collections::BTreeMap;
+
+/// A worker whose answers do not change for this long while a round goes on is silent.
+pub const SILENT_MS: i64 = 3_000;
+/// For how long consumers must be those of the others until a silent worker is taken for gone.
+pub const GONE_MS: i64 = 2_000;
+/// A silent worker is taken for gone after this long, whatever RabbitMQ says: somebody else may be looking into the
+/// queue, and RabbitMQ itself ends a connection without heartbeats much sooner.
+pub const GIVEN_UP_MS: i64 = 120_000;
+/// How long a worker watches before it says that it is through: what RabbitMQ had sent it has arrived by then, and it
+/// would know of a dead channel.
+pub const CALM_MS: i64 = 1_250;
+/// A worker that was not awake for longer than this begins to watch anew.
+pub const STALL_MS: i64 = 600;
+
+/// What a worker has answered: the last round it has heard of, is through with, has spoiled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    pub heard: i64,
+    pub through: i64,
+    pub spoiled: i64,
+}
+
+/// A worker as whoever sweeps sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerRow {
+    pub process: String,
+    pub standing: Standing,
+    /// How many consumers of the events it had at its last answer.
+    pub consumers: u32,
+    /// Rises with every answer.
+    pub beat: i64,
+}
+
+/// What RabbitMQ says of the queue of events, both of one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    pub ready: u32,
+    pub consumers: u32,
+}
+
+/// A round as whoever sweeps holds it. Its times are of one clock that never goes back.
+#[derive(Clone, Debug)]
+pub struct Round {
+    pub number: i64,
+    is_watching: bool,
+    /// Those who must be through, each with its last beat and when that was new.
+    workers: BTreeMap<String, (i64, i64)>,
+    /// Since when RabbitMQ has counted no more consumers than those of workers that answer.
+    alone_since_ms: Option<i64>,
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Look again soon.
+    Wait,
+    /// All have heard and the queue is empty: have them watch.
+    Watch,
+    /// All are through: what was due when they began to watch may be closed.
+    Close,
+    /// Something went back to the queue: begin anew.
+    Anew,
+    /// This worker is gone: forget it and begin anew.
+    Forget(String),
+}
+
+impl Round {
+    /// A round that has just begun.
+    pub fn new(number: i64, workers: &[WorkerRow], now_ms: i64) -> Round {
+        let workers = workers.iter().map(|worker| (worker.process.clone(), (worker.beat, now_ms)));
+        Round { number, is_watching: false, workers: workers.collect(), alone_since_ms: None }
+    }
+
+    /// What follows from how things stand.
+    pub fn judge(&mut self, rows: &[WorkerRow], depth: Depth, now_ms: i64) -> Next {
+        let row = |process: &str| rows.iter().find(|row| row.process == process);
+        // One that has come meanwhile takes only what is in the queue by now.
+        if !self.is_watching {
+            for new in rows {
+                self.workers.entry(new.process.clone()).or_insert((new.beat, now_ms));
+            }
+        }
+        let mut silent = None;
+        for (process, (beat, since_ms)) in &mut self.workers {
+            // It ended and gave back what it had not started.
+            let Some(row) = row(process) else { return Next::Anew };
+            if row.standing.spoiled >= self.number {
+                return Next::Anew;
+            }
+            if *beat != row.beat {
+                (*beat, *since_ms) = (row.beat, now_ms);
+            }
+            if now_ms - *since_ms > SILENT_MS {
+                silent = Some((process.clone(), *since_ms));
+            }
+        }
+        if let Some((process, since_ms)) = silent {
+            if self.is_watching {
+                // Those that came meanwhile belong to the next round: only there can consumers be told apart.
+                return Next::Anew;
+            }
+            return self.judge_silent(process, since_ms, rows, depth, now_ms);
+        }
+        self.alone_since_ms = None;
+        let all = |done: fn(&Standing) -> i64| {
+            self.workers.keys().all(|process| row(process).is_some_and(|row| done(&row.standing) >= self.number))
+        };
+        if self.is_watching {
+            return if all(|standing| standing.through) { Next::Close } else { Next::Wait };
+        }
+        if depth.ready == 0 && all(|standing| standing.heard) {
+            self.is_watching = true;
+            return Next::Watch;
+        }
+        Next::Wait
+    }
+
+    fn judge_silent(
+        &mut self,
+        process: String,
+        since_ms: i64,
+        rows: &[WorkerRow],
+        depth: Depth,
+        now_ms: i64,
+    ) -> Next {
+        let speaking = |row: &&WorkerRow| {
+            self.workers.get(&row.process).is_some_and(|(_, since_ms)| now_ms - since_ms <= SILENT_MS)
+        };
+        let theirs: u32 = rows.iter().filter(speaking).map(|row| row.consumers).sum();
+        if depth.consumers > theirs {
+            self.alone_since_ms = None;
+        } else {
+            self.alone_since_ms.get_or_insert(now_ms);
+        }
+        let is_gone = self.alone_since_ms.is_some_and(|alone_ms| now_ms - alone_ms >= GONE_MS);
+        if is_gone || now_ms - since_ms > GIVEN_UP_MS { Next::Forget(process) } else { Next::Wait }
+    }
+}
+
+/// What a worker sees of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// How often it gave something back or lost a consumer.
+    pub turns: u64,
+    /// The number that the next recording will have.
+    pub next: u64,
+    /// The lowest number of a recording that is still under way.
+    pub oldest: Option<u64>,
+    /// It has put something unrecorded off that may come back until then.
+    pub held_until_ms: Option<i64>,
+}
+
+/// A worker's part in rounds. Its times are of one clock that never goes back.
+#[derive(Clone, Debug, Default)]
+pub struct Passage {
+    standing: Standing,
+    /// Its turns when it heard of the round.
+    turns: u64,
+    /// Since when it has been watching, awake.
+    calm_since_ms: Option<i64>,
+    /// What must be recorded, once that is sure.
+    until: Option<u64>,
+    last_ms: Option<i64>,
+}
+
+impl Passage {
+    /// Looks at the round that is under way, often; what it answers by now.
+    pub fn look(&mut self, round: Option<(i64, bool)>, view: View, now_ms: i64) -> Standing {
+        let was_asleep = self.last_ms.is_none_or(|last_ms| now_ms - last_ms > STALL_MS);
+        self.last_ms = Some(now_ms);
+        let Some((number, is_watching)) = round else {
+            self.calm_since_ms = None;
+            return self.standing;
+        };
+        if self.standing.heard != number {
+            self.standing.heard = number;
+            (self.turns, self.calm_since_ms, self.until) = (view.turns, None, None);
+            // It began to watch without us: nobody waits for our answer.
+            if is_watching {
+                self.standing.spoiled = number;
+            }
+            return self.standing;
+        }
+        if self.turns != view.turns {
+            self.standing.spoiled = number;
+        }
+        if !is_watching || self.standing.spoiled == number || self.standing.through == number {
+            return self.standing;
+        }
+        if was_asleep && self.until.is_none() {
+            self.calm_since_ms = None;
+        }
+        let calm_since_ms = *self.calm_since_ms.get_or_insert(now_ms);
+        if now_ms - calm_since_ms < CALM_MS {
+            return self.standing;
+        }
+        let until = *self.until.get_or_insert(view.next);
+        let is_recorded = view.oldest.is_none_or(|oldest| oldest >= until);
+        let is_held = view.held_until_ms.is_some_and(|held_ms| held_ms > now_ms);
+        if is_recorded && !is_held {
+            self.standing.through = number;
+        }
+        self.standing
+    }
+}
