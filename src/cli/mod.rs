@@ -36,6 +36,7 @@ mod stage;
 mod status;
 mod store;
 mod subscription;
+mod sweeping;
 mod topology;
 
 use std::ffi::OsString;

@@ -1,5 +1,6 @@
 //! `paperboy serve`: the one place where the real services are chosen and wired.
 
+pub(in crate::cli) mod batches;
 mod sources;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::heartbeat::{self, Pulse};
 use super::shelf::RedisShelf;
+use super::sweeping::Sweeper;
 use super::{Common, Failure, descriptors, log, replaying, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::rabbitmq::{Intake, RabbitMq, Share};
@@ -28,6 +30,7 @@ use crate::desk::keys::KeyRing;
 use crate::http::Sender;
 use crate::store::Store;
 use crate::worker::balance::Balance;
+use crate::worker::membership::Memberships;
 use crate::worker::record::{self, Recorded, Recorder};
 use crate::worker::{self, Places, Worker, drain};
 
@@ -208,10 +211,12 @@ impl Process {
         if delivers {
             let windows = Arc::new(Windows::default());
             let places = Arc::new(Places::new(Arc::clone(&windows)));
+            let (memberships, joining) = batches::start(&self.store, &self.config, &windows).await?;
             delivering_now = Some((Arc::clone(&balance), Arc::clone(&places)));
             let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
-            delivering = Some(tokio::spawn(self.deliver(intake, Arc::clone(&balance), places, recorder)));
+            let worker = self.worker(Arc::clone(&balance), Arc::clone(&places), recorder, memberships);
+            delivering = Some(tokio::spawn(self.deliver(worker, intake, joining, Arc::clone(&balance), places)));
 
             // Only publishing has to be possible: who subscribes is asked of the event later.
             let (gate, gate_open) = watch::channel(false);
@@ -227,6 +232,15 @@ impl Process {
             let until = background.clone();
             tasks.spawn(async move {
                 taking_over.await;
+                until.cancelled().await;
+            });
+        }
+        if self.role != Role::Worker {
+            let sweeper =
+                Sweeper::new(self.store.clone(), Arc::clone(&self.broker), self.config.clone());
+            let (until, stop) = (background.clone(), stop.clone());
+            tasks.spawn(async move {
+                sweeper.run(stop).await;
                 until.cancelled().await;
             });
         }
@@ -378,14 +392,14 @@ impl Process {
         Share { queue, prefetch, bytes_max, body_bytes_max: self.config.limits.event_bytes_max as u64 }
     }
 
-    /// The worker over this process's services, until its intake ends and everything taken is settled.
-    fn deliver(
+    /// The worker over this process's services.
+    fn worker(
         &self,
-        intake: Intake,
         balance: Arc<Balance>,
         places: Arc<Places>,
         recorder: Recorder,
-    ) -> impl Future<Output = worker::Finish> + Send + use<> {
+        memberships: Memberships,
+    ) -> Worker<Arc<RabbitMq>, Arc<CachedDirectory>, Arc<Sender>> {
         let settings = worker::Settings {
             event_bytes_max: self.config.limits.event_bytes_max,
             wait_age_max: Duration::from_secs(self.config.delivery.wait_age_max_s.into()),
@@ -398,16 +412,29 @@ impl Process {
             directory,
             Arc::clone(&self.sender),
             settings,
-            Arc::clone(&balance),
-            Arc::clone(&places),
+            balance,
+            places,
         );
-        let worker = Arc::new(worker.recording(recorder));
+        worker.recording(recorder).joining(memberships)
+    }
+
+    /// Lets the worker work until its intake ends and everything taken is settled.
+    fn deliver(
+        &self,
+        worker: Worker<Arc<RabbitMq>, Arc<CachedDirectory>, Arc<Sender>>,
+        intake: Intake,
+        joining: batches::Joining,
+        balance: Arc<Balance>,
+        places: Arc<Places>,
+    ) -> impl Future<Output = worker::Finish> + Send + use<> {
+        let worker = Arc::new(worker);
         let sender = Arc::clone(&self.sender);
         async move {
             let gauge = tokio::spawn(publish_gauges(balance, places));
-            let finish = worker.run(intake.taken).await;
+            let finish = Worker::run(worker, intake.taken).await;
             // Ends once every receipt is told to the broker.
             let _ = intake.task.await;
+            joining.end().await;
             sender.close().await;
             gauge.abort();
             finish
