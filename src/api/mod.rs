@@ -4,6 +4,7 @@
 //! are made from that list. What an operation does is in `desk`; here is only how requests come and answers look.
 
 mod audit;
+mod batches;
 mod dead_letters;
 mod door;
 mod events;
@@ -136,10 +137,16 @@ pub async fn serve(listener: TcpListener, state: State, connections: Connections
 
 /// Every operation of `/v1`.
 fn operations() -> Vec<Operation> {
-    [events::operations(), subscriptions::operations(), dead_letters::operations(), audit::operations()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        events::operations(),
+        batches::operations(),
+        subscriptions::operations(),
+        dead_letters::operations(),
+        audit::operations(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn router(state: State) -> Router {

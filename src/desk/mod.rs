@@ -5,6 +5,7 @@
 //! came and how its answer looks is none of their business.
 
 pub mod audit;
+pub mod batches;
 pub mod caller;
 pub mod dead;
 pub mod events;
@@ -77,6 +78,8 @@ pub struct Rules {
     pub refresh: Duration,
     pub subscriptions_max: u32,
     pub event_bytes_max: usize,
+    /// When batches close.
+    pub batches: crate::domain::batch::Rules,
 }
 
 /// Why an operation was not done.

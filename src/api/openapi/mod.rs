@@ -1,5 +1,6 @@
 //! The OpenAPI document, made from the operations that the router is made of.
 
+mod batches;
 mod schemas;
 
 use axum::http::{StatusCode, header};
@@ -30,7 +31,7 @@ pub fn document() -> Value {
         "servers": [{ "url": "/" }],
         "security": [{ "key": [] }],
         "tags": [
-            { "name": "events" }, { "name": "subscriptions" }, { "name": "dead-letters" }, { "name": "audit" },
+            { "name": "events" }, { "name": "batches" }, { "name": "subscriptions" }, { "name": "dead-letters" }, { "name": "audit" },
         ],
         "paths": paths,
         "components": {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::domain::name::{EventId, EventType, Tenant};
 
 /// A rule of names as JSON Schema wants it: the whole text.
-fn pattern(rule: &str) -> String {
+pub(super) fn pattern(rule: &str) -> String {
     format!("^{rule}$")
 }
 
@@ -78,6 +78,7 @@ pub(super) fn schemas() -> Value {
                 "time": { "type": "string", "format": "date-time" },
                 "document_id": { "type": "string" },
                 "batch_id": { "type": "string" },
+                "close_batch": { "type": "boolean", "description": "no document of its batch follows" },
                 "data": {},
             },
         },
@@ -182,6 +183,7 @@ pub(super) fn schemas() -> Value {
             },
         },
     });
+    super::batches::add(&mut schemas);
     dead_letters(&mut schemas);
     subscriptions(&mut schemas);
     schemas

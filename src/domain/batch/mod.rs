@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 
 pub use completion::{Completion, Listed, completed_body, late_body};
 pub use name::{BatchId, DocumentId, completion_id, late_id};
-pub use signal::{Rules, Signal, TYPE_COMPLETED, TYPE_LATE, TYPE_OPENED, Told, Unkept};
+pub use signal::{
+    Rules, SCOPE_BYTES_MAX, Signal, TYPE_COMPLETED, TYPE_LATE, TYPE_OPENED, Told, Unkept, scope_bytes,
+};
 
 use crate::domain::name::EventType;
 

@@ -14,7 +14,7 @@ pub const TYPE_COMPLETED: &str = "batch.completed";
 pub const TYPE_LATE: &str = "batch.late_document";
 
 /// Longest scope that is kept of a batch, in bytes of its texts.
-const SCOPE_BYTES_MAX: usize = 2048;
+pub const SCOPE_BYTES_MAX: usize = 2048;
 
 /// What the configuration says of batches.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +47,11 @@ pub struct Signal {
 pub struct Told {
     pub id: DocumentId,
     pub is_finished: bool,
+}
+
+/// How long a scope is.
+pub fn scope_bytes(scope: &BTreeMap<String, String>) -> usize {
+    scope.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 /// A name that cannot be kept; the event passes as one without a batch.
@@ -89,7 +94,7 @@ impl Rules {
         let at_ms = told_ms.unwrap_or(now_ms).clamp(0, now_ms.max(0));
         let mut scope: BTreeMap<String, String> =
             event.scope.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        if scope.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > SCOPE_BYTES_MAX {
+        if scope_bytes(&scope) > SCOPE_BYTES_MAX {
             scope.clear();
         }
         Ok(Some(Signal {
