@@ -527,6 +527,12 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
     let made = app.subscribe(document.clone()).await;
     app.amqp().await.publish("a.b", &event("evt_1", "acme", "a.b"), lapin::BasicProperties::default()).await;
     let letter = id_of(&app.wait_for_dead(1, 20).await[0]);
+    let batch = "b_acme".to_owned();
+    app.sql(
+        "INSERT INTO batches (tenant, id, state, opened_ms, idle_ms, close_asked, documents, finished, late, scope,
+         changed_ms) VALUES ('acme', 'b_acme', 'open', 0, 0, 0, 0, 0, 0, '{}', 9000000000000)",
+    )
+    .await;
     let bolt = key(&app, &["--tenant", "bolt"]).await;
     eventually("the key is known", 10, async || theirs_is_new(&serve, &bolt).await).await;
     let hits = receiver.count();
@@ -536,7 +542,11 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
     for (path, methods) in openapi["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let name = operation["operationId"].as_str().unwrap().to_owned();
-            let id = if path.starts_with("/v1/dead-letters") { &letter } else { &made.id };
+            let id = match path.split('/').nth(2) {
+                Some("dead-letters") => &letter,
+                Some("batches") => &batch,
+                _ => &made.id,
+            };
             let mut own_document = document.clone();
             own_document["id"] = json!(made.id);
             let mut nameless = document.clone();
@@ -551,6 +561,9 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
                 }
                 "testSubscription" => {
                     vec![json!({}), json!({ "event": { "id": "e", "type": "a.b", "tenant": "acme" } })]
+                }
+                "openBatch" => {
+                    vec![json!({ "tenant": "acme", "id": batch }), json!({ "tenant": "acme" })]
                 }
                 "rotateSecret" => vec![json!({}), json!({ "overlap_s": -1 })],
                 "replayDeadLetters" => vec![
@@ -588,7 +601,7 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
         .send()
         .await
         .problem(403);
-    for list in [SUBSCRIPTIONS, "/v1/dead-letters", "/v1/dead-letters?state=all"] {
+    for list in [SUBSCRIPTIONS, "/v1/batches", "/v1/dead-letters", "/v1/dead-letters?state=all"] {
         assert_eq!(ask(serve.port, "GET", list).key(&bolt).send().await.is(200)["data"], json!([]), "{list}");
     }
     let audit = ask(serve.port, "GET", "/v1/audit").key(&bolt).send().await.is(200);
@@ -607,6 +620,8 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
     assert_eq!(receiver.count(), hits);
     assert_eq!(app.json(&["dead", "list"]).await.len(), 1);
     assert_eq!(app.json(&["subscription", "list"]).await.len(), 1);
+    let batches = app.json(&["batch", "list"]).await;
+    assert_eq!((batches.len(), &batches[0]["close_asked"]), (1, &json!(false)));
     serve.stop().await;
 }
 

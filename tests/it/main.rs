@@ -8,6 +8,7 @@
 mod api;
 mod apply;
 mod bad_input;
+mod batches;
 mod bench;
 mod broker;
 mod canary;

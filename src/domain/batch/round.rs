@@ -219,3 +219,135 @@ impl Passage {
         self.standing
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(process: &str, heard: i64, through: i64, beat: i64) -> WorkerRow {
+        let standing = Standing { heard, through, spoiled: 0 };
+        WorkerRow { process: process.into(), standing, consumers: 1, beat }
+    }
+
+    fn depth(ready: u32, consumers: u32) -> Depth {
+        Depth { ready, consumers }
+    }
+
+    #[test]
+    fn a_round_closes_once_the_queue_was_empty_and_all_are_through() {
+        let mut round = Round::new(7, &[worker("a", 0, 0, 0), worker("b", 0, 0, 0)], 0);
+        let both = |heard, through| [worker("a", 7, 7, 1), worker("b", heard, through, 1)];
+        assert_eq!(round.judge(&both(6, 6), depth(0, 2), 100), Next::Wait, "one has not heard");
+        assert_eq!(round.judge(&both(7, 6), depth(1, 2), 200), Next::Wait, "something waits in the queue");
+        assert_eq!(round.judge(&both(7, 6), depth(0, 2), 300), Next::Watch);
+        assert_eq!(round.judge(&both(7, 6), depth(0, 2), 400), Next::Wait, "one is not through");
+        assert_eq!(round.judge(&both(7, 7), depth(9, 2), 500), Next::Close, "what came later is of no concern");
+    }
+
+    #[test]
+    fn what_goes_back_to_the_queue_begins_it_anew() {
+        let mut round = Round::new(7, &[worker("a", 0, 0, 0), worker("b", 0, 0, 0)], 0);
+        assert_eq!(round.judge(&[worker("a", 7, 0, 1)], depth(0, 1), 100), Next::Anew, "one ended");
+        let mut spoiled = worker("b", 7, 0, 1);
+        spoiled.standing.spoiled = 7;
+        assert_eq!(round.judge(&[worker("a", 7, 0, 1), spoiled], depth(0, 2), 100), Next::Anew);
+    }
+
+    #[test]
+    fn a_silent_worker_is_waited_for_while_rabbitmq_counts_its_consumer() {
+        let mut round = Round::new(7, &[worker("a", 0, 0, 0), worker("b", 0, 0, 0)], 0);
+        let rows = |beat| [worker("a", 7, 0, beat), worker("b", 0, 0, 0)];
+        let mut at = |ms: i64, consumers| round.judge(&rows(ms), depth(0, consumers), ms);
+        assert_eq!(at(3_000, 2), Next::Wait);
+        // Frozen: its consumer is there for as long as its connection.
+        for ms in (3_500..60_000).step_by(500) {
+            assert_eq!(at(ms, 2), Next::Wait);
+        }
+        // Its connection ends: only then, and only when that has lasted.
+        assert_eq!(at(60_000, 1), Next::Wait);
+        assert_eq!(at(61_000, 2), Next::Wait);
+        assert_eq!(at(61_500, 1), Next::Wait);
+        assert_eq!(at(63_499, 1), Next::Wait);
+        assert_eq!(at(63_500, 1), Next::Forget("b".into()));
+    }
+
+    #[test]
+    fn a_silent_worker_is_given_up_in_the_end() {
+        let mut round = Round::new(7, &[worker("a", 0, 0, 0)], 0);
+        let mut at = |ms| round.judge(&[worker("a", 0, 0, 0)], depth(0, 1), ms);
+        assert_eq!((at(119_000), at(121_000)), (Next::Wait, Next::Forget("a".into())));
+    }
+
+    #[test]
+    fn one_that_falls_silent_while_it_watches_begins_it_anew() {
+        let mut round = Round::new(7, &[worker("a", 0, 0, 0)], 0);
+        let row = [worker("a", 7, 0, 1)];
+        assert_eq!(round.judge(&row, depth(0, 1), 100), Next::Watch);
+        assert_eq!(round.judge(&row, depth(0, 1), 3_101), Next::Anew);
+    }
+
+    #[test]
+    fn without_workers_an_empty_queue_is_enough() {
+        let mut round = Round::new(7, &[], 0);
+        assert_eq!(round.judge(&[], depth(3, 0), 100), Next::Wait);
+        assert_eq!(round.judge(&[], depth(0, 0), 200), Next::Watch);
+        assert_eq!(round.judge(&[], depth(0, 0), 300), Next::Close);
+    }
+
+    const NOTHING: View = View { turns: 4, next: 10, oldest: None, held_until_ms: None };
+
+    /// Looks every 200 ms from `from_ms` on while the round is watched; when it was through.
+    fn through_at(passage: &mut Passage, from_ms: i64, view: impl Fn(i64) -> View) -> Option<i64> {
+        (from_ms..from_ms + 10_000)
+            .step_by(200)
+            .find(|ms| passage.look(Some((7, true)), view(*ms), *ms).through == 7)
+    }
+
+    #[test]
+    fn a_worker_is_through_when_it_was_calm_and_all_it_had_is_recorded() {
+        let mut passage = Passage::default();
+        assert_eq!(passage.look(Some((7, false)), NOTHING, 0), Standing { heard: 7, through: 0, spoiled: 0 });
+        assert_eq!(through_at(&mut passage, 200, |_| NOTHING), Some(1_600));
+
+        let mut passage = Passage::default();
+        passage.look(Some((7, false)), NOTHING, 0);
+        // Number 9 is under way until 5 s; what comes after is of no concern.
+        let view = |ms| View { oldest: Some(if ms < 5_000 { 9 } else { 10 }), ..NOTHING };
+        assert_eq!(through_at(&mut passage, 200, view), Some(5_000));
+    }
+
+    #[test]
+    fn a_worker_that_was_frozen_watches_anew() {
+        let mut passage = Passage::default();
+        passage.look(Some((7, false)), NOTHING, 0);
+        passage.look(Some((7, true)), NOTHING, 200);
+        assert_eq!(passage.look(Some((7, true)), NOTHING, 9_000).through, 0);
+        assert_eq!(through_at(&mut passage, 9_200, |_| NOTHING), Some(10_400));
+    }
+
+    #[test]
+    fn a_worker_that_gave_something_back_spoils_the_round_and_no_other() {
+        let mut passage = Passage::default();
+        passage.look(Some((7, false)), NOTHING, 0);
+        let gave = View { turns: 5, ..NOTHING };
+        assert_eq!(passage.look(Some((7, true)), gave, 200).spoiled, 7);
+        assert_eq!(through_at(&mut passage, 400, |_| NOTHING), None);
+        assert_eq!(passage.look(Some((8, false)), gave, 20_000), Standing { heard: 8, through: 0, spoiled: 7 });
+        let late = (20_200..30_000).step_by(200).find(|ms| passage.look(Some((8, true)), gave, *ms).through == 8);
+        assert_eq!(late, Some(21_600));
+    }
+
+    #[test]
+    fn a_worker_that_put_something_off_waits_until_it_may_be_back() {
+        let mut passage = Passage::default();
+        passage.look(Some((7, false)), NOTHING, 0);
+        let view = |_| View { held_until_ms: Some(7_000), ..NOTHING };
+        assert_eq!(through_at(&mut passage, 200, view), Some(7_000));
+    }
+
+    #[test]
+    fn a_worker_that_missed_the_call_is_not_through() {
+        let mut passage = Passage::default();
+        assert_eq!(passage.look(Some((7, true)), NOTHING, 0).spoiled, 7);
+    }
+}
