@@ -216,7 +216,8 @@ impl Process {
             let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
             let worker = self.worker(Arc::clone(&balance), Arc::clone(&places), recorder, memberships);
-            delivering = Some(tokio::spawn(self.deliver(worker, intake, joining, Arc::clone(&balance), places)));
+            delivering =
+                Some(tokio::spawn(self.deliver(worker, intake, joining, Arc::clone(&balance), places)));
 
             // Only publishing has to be possible: who subscribes is asked of the event later.
             let (gate, gate_open) = watch::channel(false);
@@ -236,8 +237,7 @@ impl Process {
             });
         }
         if self.role != Role::Worker {
-            let sweeper =
-                Sweeper::new(self.store.clone(), Arc::clone(&self.broker), self.config.clone());
+            let sweeper = Sweeper::new(self.store.clone(), Arc::clone(&self.broker), self.config.clone());
             let (until, stop) = (background.clone(), stop.clone());
             tasks.spawn(async move {
                 sweeper.run(stop).await;
@@ -407,14 +407,7 @@ impl Process {
             publish_patience: PUBLISH_PATIENCE,
         };
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
-        let worker = Worker::new(
-            broker,
-            directory,
-            Arc::clone(&self.sender),
-            settings,
-            balance,
-            places,
-        );
+        let worker = Worker::new(broker, directory, Arc::clone(&self.sender), settings, balance, places);
         worker.recording(recorder).joining(memberships)
     }
 

@@ -258,7 +258,11 @@ impl<B: Broker> Sweeper<B> {
         let Some(inspector) = &self.inspector else { anyhow::bail!("no connection") };
         let queue = inspector.topology().queue(Queue::Events);
         let depths = inspector.depths(&[queue]).await?;
-        let depth = depths.first().copied().flatten().ok_or_else(|| anyhow::anyhow!("there is no queue of events"))?;
+        let depth = depths
+            .first()
+            .copied()
+            .flatten()
+            .ok_or_else(|| anyhow::anyhow!("there is no queue of events"))?;
         Ok(Depth { ready: depth.ready, consumers: depth.consumers })
     }
 
@@ -284,11 +288,8 @@ impl<B: Broker> Sweeper<B> {
 }
 
 fn outgoing(row: &OutboxRow) -> (Target, Outgoing) {
-    let tags = Tags {
-        message_id: Some(row.event_id.clone()),
-        kind: Some(row.kind.clone()),
-        ..Tags::default()
-    };
+    let tags =
+        Tags { message_id: Some(row.event_id.clone()), kind: Some(row.kind.clone()), ..Tags::default() };
     let target = if row.kind == TYPE_COMPLETED { Target::Events } else { Target::Notices };
     (target, Outgoing { body: Bytes::from(row.body.clone()), tags })
 }

@@ -40,7 +40,9 @@ impl Check<'_> {
                 Some((Tenant::parse(tenant.trim()).ok()?, units))
             });
             match parsed {
-                Some((tenant, units)) if !tenants.contains_key(&tenant) => drop(tenants.insert(tenant, units)),
+                Some((tenant, units)) if !tenants.contains_key(&tenant) => {
+                    drop(tenants.insert(tenant, units))
+                }
                 Some(_) => {
                     let hint = "keep one of them";
                     self.fault("batches.tenants", &format!("holds the tenant of `{text}` twice"), hint);

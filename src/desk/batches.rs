@@ -78,7 +78,12 @@ impl Desk {
         Ok((row, members))
     }
 
-    async fn find_batch(&self, caller: &Caller, tenant: Option<Tenant>, id: &str) -> Result<BatchRow, Refused> {
+    async fn find_batch(
+        &self,
+        caller: &Caller,
+        tenant: Option<Tenant>,
+        id: &str,
+    ) -> Result<BatchRow, Refused> {
         let missing = || Refused::Missing { what: "batch", id: id.to_owned() };
         let parsed = BatchId::parse(id).ok_or_else(missing)?;
         let tenant = caller.tenant_of_list(tenant)?;
@@ -105,9 +110,8 @@ impl Desk {
         scope: BTreeMap<String, String>,
     ) -> Result<(BatchRow, bool), Refused> {
         let tenant = match (tenant, &caller.tenant) {
-            (Some(text), _) => Tenant::parse(text).map_err(|fault| {
-                Refused::fault("tenant", fault.to_string(), "write whose batch it is")
-            })?,
+            (Some(text), _) => Tenant::parse(text)
+                .map_err(|fault| Refused::fault("tenant", fault.to_string(), "write whose batch it is"))?,
             (None, Some(own)) => own.clone(),
             (None, None) => return Err(Refused::fault("tenant", "is missing", "write whose batch it is")),
         };

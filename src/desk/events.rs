@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn every_fault_is_told_at_once() {
-        let text = r#"{"id": "", "type": 7, "document_id": 1, "close_batch": 1, "scope": {"a": 1}, "time": "now"}"#;
+        let text =
+            r#"{"id": "", "type": 7, "document_id": 1, "close_batch": 1, "scope": {"a": 1}, "time": "now"}"#;
         let Err(Refused::Faults(faults)) = read_text(&operator(), text) else { panic!() };
         let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(fields, ["id", "type", "tenant", "document_id", "close_batch", "scope"]);

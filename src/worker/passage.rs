@@ -47,9 +47,8 @@ pub async fn answer_rounds(
             continue;
         }
         let consumers = windows.consumers(Queue::Events);
-        let is_news = told.is_none_or(|(known, count, at)| {
-            (known, count) != (standing, consumers) || at.elapsed() >= BEAT
-        });
+        let is_news = told
+            .is_none_or(|(known, count, at)| (known, count) != (standing, consumers) || at.elapsed() >= BEAT);
         if is_news {
             match store.worker_answers(&process, standing, consumers).await {
                 Ok(()) => told = Some((standing, consumers, Instant::now())),

@@ -91,7 +91,8 @@ async fn a_batch_closes_by_itself_and_completes_once_every_document_is_finished(
     let mut opened = member("evt_0", "batch.opened", "b 17", "");
     opened["scope"] = json!({ "inbox": "i7", "queue": "q" });
     publish(&amqp, &opened).await;
-    for (n, kind) in ["document.received", "document.received", "document.processed"].into_iter().enumerate() {
+    for (n, kind) in ["document.received", "document.received", "document.processed"].into_iter().enumerate()
+    {
         let mut event = member(&format!("evt_{}", n + 1), kind, "b 17", &format!("d{}", n.min(1)));
         event["scope"] = json!({ "inbox": "i7", "queue": n.to_string() });
         publish(&amqp, &event).await;
@@ -121,7 +122,8 @@ async fn a_batch_closes_by_itself_and_completes_once_every_document_is_finished(
     assert_eq!(ended, [("d0", "document.failed"), ("d1", "document.processed")]);
     assert_eq!((&data["closed_by"], &data["documents_left_out"]), (&json!("idle"), &json!(0)));
     let waited = |name: &str| data[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-    let idle = waited("closed_at") - before["last_document_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let idle = waited("closed_at")
+        - before["last_document_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(idle.total(jiff::Unit::Millisecond).unwrap() >= 600.0, "{idle}");
     assert!(data["duration_ms"].as_i64().unwrap() >= 600);
     // The completion itself joined nothing.
@@ -164,7 +166,11 @@ async fn a_batch_is_closed_at_once_when_an_event_or_the_api_says_so(mut app: App
     assert_eq!((&page["data"][0]["id"], &rest["data"][0]["id"]), (&json!("b_2"), &json!("b_1")));
 
     // Without a document, by the command line, here and over the API.
-    ask(serve.port, "POST", "/v1/batches").json(&json!({ "tenant": "acme", "id": "b_3" })).send().await.is(201);
+    ask(serve.port, "POST", "/v1/batches")
+        .json(&json!({ "tenant": "acme", "id": "b_3" }))
+        .send()
+        .await
+        .is(201);
     let api = format!("http://127.0.0.1:{}", serve.port);
     let said = app.ok(&["batch", "close", "b_3", "--api", &api, "--tenant", "acme"]).await;
     assert_eq!(said, "batch `b_3` is closed in a moment\n");
@@ -180,7 +186,8 @@ async fn a_batch_is_closed_at_once_when_an_event_or_the_api_says_so(mut app: App
         .map(|line| (line["action"].as_str().unwrap(), line["object"].as_str().unwrap()))
         .filter(|(action, _)| action.starts_with("batch."))
         .collect();
-    let people = [("batch.close", "b_3"), ("batch.open", "b_3"), ("batch.close", "b_2"), ("batch.open", "b_2")];
+    let people =
+        [("batch.close", "b_3"), ("batch.open", "b_3"), ("batch.close", "b_2"), ("batch.open", "b_2")];
     assert_eq!(done, people);
     serve.stop().await;
 }
@@ -209,7 +216,10 @@ async fn a_late_document_is_delivered_marked_and_told_and_does_not_count(app: Ap
     assert_eq!((&notice["batch_id"], &notice["document_id"]), (&json!("b_1"), &json!("d2")));
     let batch = shown(&app, "b_1").await;
     assert_eq!((&batch["documents"], &batch["late"]), (&json!(1), &json!(1)));
-    assert_eq!((&batch["members"][1]["document_id"], &batch["members"][1]["late"]), (&json!("d2"), &json!(true)));
+    assert_eq!(
+        (&batch["members"][1]["document_id"], &batch["members"][1]["late"]),
+        (&json!("d2"), &json!(true))
+    );
     assert!(serve.metric("paperboy_batch_documents_total", "late").await > 0.0);
     serve.stop().await;
 }
@@ -259,7 +269,8 @@ async fn a_queue_that_lags_closes_no_batch_early(mut app: App) {
     eventually("the frozen worker has a windowful in hand", 20, lags).await;
     // Long after the batch was due it is open: a second worker takes what waits, but not what is in hand.
     let other = app.serve("worker").await;
-    eventually("what waits is taken", 20, async || shown_documents(&app).await == u64::from(60 - WINDOW)).await;
+    eventually("what waits is taken", 20, async || shown_documents(&app).await == u64::from(60 - WINDOW))
+        .await;
     eventually("the batch has long been due", 20, async || is_long_due(&app, "b_1", 3_000).await).await;
     assert!(is_in(&app, "b_1", "open").await);
     assert_eq!(receiver.count(), 0);
@@ -379,7 +390,10 @@ async fn a_completed_batch_is_told_as_the_platforms_tell_it() {
         serde_json::from_slice(&hit.body).unwrap()
     };
     let invofox = body("/invofox");
-    assert_eq!((&invofox["type"], &invofox["data"]["batch_id"]), (&json!("batch.processed"), &json!("book_1")));
+    assert_eq!(
+        (&invofox["type"], &invofox["data"]["batch_id"]),
+        (&json!("batch.processed"), &json!("book_1"))
+    );
     assert_eq!(invofox["data"]["documents"][0]["outcome"], "document.processed");
     let ocrolus = body("/ocrolus");
     assert_eq!(ocrolus["status"], "BOOK_COMPLETE");

@@ -42,7 +42,11 @@ fn print(common: &Common, batch: &Value) {
     let text = |value: &Value| output::printable(value.as_str().unwrap_or("-"));
     println!("batch      {} of tenant {}", text(&batch["id"]), text(&batch["tenant"]));
     let is_asked = batch["close_asked"] == true && batch["state"] == "open";
-    println!("state      {}{}", text(&batch["state"]), if is_asked { ", to be closed in a moment" } else { "" });
+    println!(
+        "state      {}{}",
+        text(&batch["state"]),
+        if is_asked { ", to be closed in a moment" } else { "" }
+    );
     println!("documents  {}, {} finished, {} late", batch["documents"], batch["finished"], batch["late"]);
     for (name, member) in [
         ("opened", "opened_at"),

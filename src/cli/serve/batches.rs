@@ -66,7 +66,9 @@ impl Joining {
             }
         }
         if let Err(error) = self.store.worker_ends(&self.process).await {
-            warn!("batches are closed a little later, since this process could not take its leave: {error:#}");
+            warn!(
+                "batches are closed a little later, since this process could not take its leave: {error:#}"
+            );
         }
     }
 }

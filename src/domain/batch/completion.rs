@@ -78,7 +78,13 @@ pub fn completed_body(completion: &Completion<'_>, bytes_max: usize) -> Vec<u8> 
 const HEAD_BYTES: usize = 4096;
 
 /// The notice that a document came too late for its batch.
-pub fn late_body(tenant: &Tenant, id: &BatchId, document: &DocumentId, batch: &Batch, now_ms: i64) -> Vec<u8> {
+pub fn late_body(
+    tenant: &Tenant,
+    id: &BatchId,
+    document: &DocumentId,
+    batch: &Batch,
+    now_ms: i64,
+) -> Vec<u8> {
     let notice = json!({
         "id": late_id(tenant, id, document),
         "type": TYPE_LATE,

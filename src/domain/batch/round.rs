@@ -119,7 +119,9 @@ impl Round {
         }
         self.alone_since_ms = None;
         let all = |done: fn(&Standing) -> i64| {
-            self.workers.keys().all(|process| row(process).is_some_and(|row| done(&row.standing) >= self.number))
+            self.workers
+                .keys()
+                .all(|process| row(process).is_some_and(|row| done(&row.standing) >= self.number))
         };
         if self.is_watching {
             return if all(|standing| standing.through) { Next::Close } else { Next::Wait };
@@ -241,7 +243,11 @@ mod tests {
         assert_eq!(round.judge(&both(7, 6), depth(1, 2), 200), Next::Wait, "something waits in the queue");
         assert_eq!(round.judge(&both(7, 6), depth(0, 2), 300), Next::Watch);
         assert_eq!(round.judge(&both(7, 6), depth(0, 2), 400), Next::Wait, "one is not through");
-        assert_eq!(round.judge(&both(7, 7), depth(9, 2), 500), Next::Close, "what came later is of no concern");
+        assert_eq!(
+            round.judge(&both(7, 7), depth(9, 2), 500),
+            Next::Close,
+            "what came later is of no concern"
+        );
     }
 
     #[test]
@@ -332,8 +338,12 @@ mod tests {
         let gave = View { turns: 5, ..NOTHING };
         assert_eq!(passage.look(Some((7, true)), gave, 200).spoiled, 7);
         assert_eq!(through_at(&mut passage, 400, |_| NOTHING), None);
-        assert_eq!(passage.look(Some((8, false)), gave, 20_000), Standing { heard: 8, through: 0, spoiled: 7 });
-        let late = (20_200..30_000).step_by(200).find(|ms| passage.look(Some((8, true)), gave, *ms).through == 8);
+        assert_eq!(
+            passage.look(Some((8, false)), gave, 20_000),
+            Standing { heard: 8, through: 0, spoiled: 7 }
+        );
+        let late =
+            (20_200..30_000).step_by(200).find(|ms| passage.look(Some((8, true)), gave, *ms).through == 8);
         assert_eq!(late, Some(21_600));
     }
 

@@ -72,7 +72,8 @@ impl Kept {
 
 #[test]
 fn an_event_says_what_it_means_for_its_batch() {
-    let joins = read(r#""type":"document.received","batch_id":"b","document_id":"d","time":"2026-11-22T09:00:07Z""#);
+    let joins =
+        read(r#""type":"document.received","batch_id":"b","document_id":"d","time":"2026-11-22T09:00:07Z""#);
     let joins = joins.unwrap().unwrap();
     let told = joins.document.unwrap();
     assert_eq!((told.id.as_str(), told.is_finished, joins.at_ms), ("d", false, 1_795_338_007_000));
@@ -187,10 +188,15 @@ fn a_completion_lists_what_has_room_and_counts_the_rest() {
 /// Up to three events of each of up to twelve documents, some of them twice.
 fn arrivals() -> impl Strategy<Value = (Vec<Signal>, Vec<Signal>)> {
     let kinds = ["document.received", "document.processed", "document.failed", "document.exported"];
-    let one = (0..4_usize, 0..12_u8, 0..50_i64, any::<bool>(), 0..3_u8).prop_map(move |(kind, number, at, closes, inbox)| {
-        let scope = BTreeMap::from([("inbox".to_owned(), (inbox / 2).to_string()), ("q".to_owned(), "1".to_owned())]);
-        Signal { closes: closes && at > 45, scope, ..signal(kinds[kind], Some(number), at * 100) }
-    });
+    let one = (0..4_usize, 0..12_u8, 0..50_i64, any::<bool>(), 0..3_u8).prop_map(
+        move |(kind, number, at, closes, inbox)| {
+            let scope = BTreeMap::from([
+                ("inbox".to_owned(), (inbox / 2).to_string()),
+                ("q".to_owned(), "1".to_owned()),
+            ]);
+            Signal { closes: closes && at > 45, scope, ..signal(kinds[kind], Some(number), at * 100) }
+        },
+    );
     proptest::collection::vec(one, 1..40).prop_flat_map(|signals| {
         let twice: Vec<Signal> = signals.iter().chain(signals.iter().step_by(3)).cloned().collect();
         (Just(signals), Just(twice).prop_shuffle())

@@ -17,18 +17,14 @@ impl Store {
     pub async fn batches_due(&self, due_by_ms: i64, limit: u32) -> anyhow::Result<Vec<i64>> {
         let text = "SELECT number, tenant, id FROM batches WHERE state = 'open' AND due_ms <= $1
             ORDER BY due_ms LIMIT $2";
-        self.numbers(text, due_by_ms, limit)
-            .await
-            .context("could not look for batches to close in the store")
+        self.numbers(text, due_by_ms, limit).await.context("could not look for batches to close in the store")
     }
 
     /// Closed batches of which every document is finished.
     pub async fn batches_done(&self, limit: u32) -> anyhow::Result<Vec<i64>> {
         let text = "SELECT number, tenant, id FROM batches WHERE state = 'closed' AND due_ms <= $1
             ORDER BY due_ms LIMIT $2";
-        self.numbers(text, 0, limit)
-            .await
-            .context("could not look for batches to complete in the store")
+        self.numbers(text, 0, limit).await.context("could not look for batches to complete in the store")
     }
 
     async fn numbers(&self, text: &'static str, by_ms: i64, limit: u32) -> Result<Vec<i64>, sqlx::Error> {

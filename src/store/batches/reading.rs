@@ -133,10 +133,7 @@ impl Store {
         let failed = "could not close a batch in the store";
         let mut write = self.begin_write().await.context(failed)?;
         let row = write
-            .query(concat!(
-                "UPDATE batches SET state = state WHERE number = $1 RETURNING ",
-                batch_columns!()
-            ))
+            .query(concat!("UPDATE batches SET state = state WHERE number = $1 RETURNING ", batch_columns!()))
             .bind(number)
             .fetch_optional()
             .await

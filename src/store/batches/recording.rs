@@ -144,8 +144,8 @@ async fn write_members(
     if members.is_empty() {
         return Ok(());
     }
-    let mut query =
-        write.query("INSERT INTO batch_documents (batch, document, joined_ms, outcome, outcome_ms, late) VALUES ");
+    let mut query = write
+        .query("INSERT INTO batch_documents (batch, document, joined_ms, outcome, outcome_ms, late) VALUES ");
     for (place, ((number, document), member)) in members.iter().enumerate() {
         let outcome = member.outcome.as_ref();
         query.push_bind(if place == 0 { "(" } else { ", (" }, *number);

@@ -96,7 +96,8 @@ impl Store {
 
     async fn set_phase(&self, owner: &str, round: i64, phase: i64) -> anyhow::Result<bool> {
         let mut write = self.begin_write().await.context(FAILED)?;
-        let query = write.query("UPDATE batch_sweep SET phase = $1 WHERE one = 1 AND owner = $2 AND round = $3");
+        let query =
+            write.query("UPDATE batch_sweep SET phase = $1 WHERE one = 1 AND owner = $2 AND round = $3");
         let changed = query.bind(phase).bind(owner).bind(round).execute().await.context(FAILED)?;
         write.commit().await.context(FAILED)?;
         Ok(changed > 0)

@@ -79,7 +79,12 @@ async fn a_thousand_batches(mut app: App) {
             }
             // Every second one is told that nothing follows, once everything of it is published.
             if batch % 2 == 1 {
-                closing.push((format!("evt_{batch}_c"), "batch.sent".to_owned(), name.clone(), String::new()));
+                closing.push((
+                    format!("evt_{batch}_c"),
+                    "batch.sent".to_owned(),
+                    name.clone(),
+                    String::new(),
+                ));
             }
             sizes.insert(name, size);
         }
@@ -120,7 +125,10 @@ async fn a_thousand_batches(mut app: App) {
         assert_eq!(data["counts"]["late"], 0, "{data}");
         let outcomes = data["counts"]["outcomes"].as_object().unwrap();
         let finished: u64 = outcomes.values().map(|times| times.as_u64().unwrap()).sum();
-        assert_eq!((finished, data["documents"].as_array().unwrap().len()), (sizes[batch] as u64, sizes[batch]));
+        assert_eq!(
+            (finished, data["documents"].as_array().unwrap().len()),
+            (sizes[batch] as u64, sizes[batch])
+        );
     }
     let late = app.json(&["batch", "list", "--limit", "2000"]).await;
     assert!(late.iter().all(|batch| batch["late"] == 0 && batch["state"] == "completed"));
