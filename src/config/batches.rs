@@ -25,7 +25,9 @@ impl Check<'_> {
         let mut finished = BTreeSet::new();
         for text in self.settings.list("batches.finished") {
             match EventType::parse(&text) {
-                Ok(kind) => drop(finished.insert(kind)),
+                Ok(kind) => {
+                    finished.insert(kind);
+                }
                 Err(fault) => self.fault(
                     "batches.finished",
                     &format!("holds `{text}`, which is not an event's type: it {fault}"),
@@ -41,7 +43,7 @@ impl Check<'_> {
             });
             match parsed {
                 Some((tenant, units)) if !tenants.contains_key(&tenant) => {
-                    drop(tenants.insert(tenant, units))
+                    tenants.insert(tenant, units);
                 }
                 Some(_) => {
                     let hint = "keep one of them";
