@@ -32,6 +32,7 @@ mod rotate_key;
 mod scale;
 mod sources;
 mod store_and_cache;
+mod store_batches;
 mod store_contract;
 mod store_deliveries;
 mod store_replays;

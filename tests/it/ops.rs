@@ -211,7 +211,7 @@ async fn topology_is_shown_without_a_broker_and_declared_with_one() {
     let broker = app.setting("BROKER__URL").to_owned();
     app.set("BROKER__URL", "amqp://guest:guest@127.0.0.1:9");
     let items = app.json(&["topology", "show"]).await;
-    assert_eq!(items.len(), 1 + 5 + 17 + 1);
+    assert_eq!(items.len(), 2 + 5 + 17 + 1);
     let level = format!("{}.delay.20ms.03", app.prefix);
     let level = items.iter().find(|item| item["name"] == level.as_str()).unwrap();
     assert_eq!((&level["kind"], &level["arguments"]["x-message-ttl"]), (&json!("queue"), &json!(160)));
@@ -219,12 +219,12 @@ async fn topology_is_shown_without_a_broker_and_declared_with_one() {
 
     app.set("BROKER__URL", &broker);
     let (_, errors) = disagreement(&app, &["topology", "check"]).await;
-    assert_eq!(errors.len(), 23, "everything is missing: {errors:#?}");
+    assert_eq!(errors.len(), 24, "everything is missing: {errors:#?}");
     assert_eq!(app.amqp().await.ready("retries").await, None, "a check makes nothing");
     let declared = app.json(&["topology", "declare"]).await;
     assert!(declared.iter().all(|item| item["state"] == "declared"), "{declared:#?}");
     let again = app.json(&["topology", "declare"]).await;
-    assert_eq!(again.iter().filter(|item| item["state"] == "fine").count(), 23, "{again:#?}");
+    assert_eq!(again.iter().filter(|item| item["state"] == "fine").count(), 24, "{again:#?}");
     let checked = app.run(&["topology", "check"]).await;
     let told = String::from_utf8_lossy(&checked.stderr);
     assert!(checked.status.success() && told.contains("bindings cannot be asked in AMQP"), "{told}");
@@ -252,14 +252,14 @@ async fn topology_check_finds_every_mismatch_at_once() {
         assert!(errors.iter().any(|error| error.starts_with(&begins)), "{begins}\n{errors:#?}");
     }
     assert_eq!((data.matches("DIFFERENT").count(), data.matches("MISSING").count()), (2, 1), "{data}");
-    assert_eq!(data.matches("fine").count(), 20, "{data}");
+    assert_eq!(data.matches("fine").count(), 21, "{data}");
     assert_eq!(amqp.ready("delay.20ms.04").await, None, "a check makes nothing");
 
     app.set("BROKER__DECLARE", "false");
     let (data, errors) = disagreement(&app, &["topology", "check"]).await;
     assert_eq!(
         (errors.len(), data.matches("exists").count()),
-        (1, 22),
+        (1, 23),
         "only existence is asked: {errors:#?}"
     );
     let (_, errors) = disagreement(&app, &["topology", "declare"]).await;
