@@ -237,7 +237,12 @@ impl Process {
             });
         }
         if self.role != Role::Worker {
-            let sweeper = Sweeper::new(self.store.clone(), Arc::clone(&self.broker), self.config.clone());
+            let sweeper = Sweeper::new(
+                self.store.clone(),
+                Arc::clone(&self.broker),
+                self.config.clone(),
+                self.directory.fault(),
+            );
             let (until, stop) = (background.clone(), stop.clone());
             tasks.spawn(async move {
                 sweeper.run(stop).await;

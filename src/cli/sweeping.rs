@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -47,6 +48,8 @@ pub(super) struct Sweeper<B> {
     is_ours: bool,
     round: Option<Held>,
     inspector: Option<Inspector>,
+    /// Whether this is the store of the others.
+    fault: watch::Receiver<Option<String>>,
     began: Instant,
     forget_at: Instant,
     is_well: bool,
@@ -61,7 +64,12 @@ struct Held {
 }
 
 impl<B: Broker> Sweeper<B> {
-    pub(super) fn new(store: Store, broker: B, config: Config) -> Sweeper<B> {
+    pub(super) fn new(
+        store: Store,
+        broker: B,
+        config: Config,
+        fault: watch::Receiver<Option<String>>,
+    ) -> Sweeper<B> {
         let now = Instant::now();
         Sweeper {
             store,
@@ -71,6 +79,7 @@ impl<B: Broker> Sweeper<B> {
             is_ours: false,
             round: None,
             inspector: None,
+            fault,
             began: now,
             forget_at: now,
             is_well: true,
@@ -83,6 +92,11 @@ impl<B: Broker> Sweeper<B> {
             let pause = if self.round.is_some() { SWEEP_IN_A_ROUND } else { SWEEP };
             if stop.run_until_cancelled(sleep(pause)).await.is_none() {
                 break;
+            }
+            // Never in a stranger's store.
+            if self.fault.borrow().is_some() {
+                self.round = None;
+                continue;
             }
             match self.sweep().await {
                 Ok(()) => self.is_well = true,
@@ -115,6 +129,9 @@ impl<B: Broker> Sweeper<B> {
         let is_due = !self.store.batches_due(due_by_ms, 1).await?.is_empty();
         let done = self.store.batches_done(CANDIDATES_MAX).await?;
         let is_work = is_due || !done.is_empty() || !self.store.outbox_waiting(1).await?.is_empty();
+        if !is_due {
+            metrics::gauge!("paperboy_batches_due").set(0.0);
+        }
         if !is_work {
             self.round = None;
             if self.is_ours {
@@ -185,6 +202,8 @@ impl<B: Broker> Sweeper<B> {
         // In this order: what was due, then what workers have heard, then what waits in the queue.
         let due_by_ms = now_ms();
         let candidates = self.store.batches_due(due_by_ms, CANDIDATES_MAX).await?;
+        #[expect(clippy::cast_precision_loss, reason = "batches of one round are few")]
+        metrics::gauge!("paperboy_batches_due").set(candidates.len() as f64);
         let workers = self.store.workers().await?;
         let depth = self.depth().await?;
         let now_ms = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -210,9 +229,11 @@ impl<B: Broker> Sweeper<B> {
                 debug!("a worker gave something back: the round for batches begins anew");
                 self.begin_round().await
             }
-            Next::Forget(process) => {
-                warn!(process, "worker `{process}` is gone; what it had in hand is in the queue again");
-                self.store.worker_ends(&process).await?;
+            Next::Forget(gone) => {
+                for process in gone {
+                    warn!(process, "worker `{process}` is gone; what it had in hand is in the queue again");
+                    self.store.worker_ends(&process).await?;
+                }
                 self.begin_round().await
             }
         }

@@ -76,8 +76,8 @@ pub enum Next {
     Close,
     /// Something went back to the queue: begin anew.
     Anew,
-    /// This worker is gone: forget it and begin anew.
-    Forget(String),
+    /// These workers are gone: forget them and begin anew.
+    Forget(Vec<String>),
 }
 
 impl Round {
@@ -96,7 +96,7 @@ impl Round {
                 self.workers.entry(new.process.clone()).or_insert((new.beat, now_ms));
             }
         }
-        let mut silent = None;
+        let mut silent = Vec::new();
         for (process, (beat, since_ms)) in &mut self.workers {
             // It ended and gave back what it had not started.
             let Some(row) = row(process) else { return Next::Anew };
@@ -107,15 +107,15 @@ impl Round {
                 (*beat, *since_ms) = (row.beat, now_ms);
             }
             if now_ms - *since_ms > SILENT_MS {
-                silent = Some((process.clone(), *since_ms));
+                silent.push((process.clone(), *since_ms));
             }
         }
-        if let Some((process, since_ms)) = silent {
+        if !silent.is_empty() {
             if self.is_watching {
                 // Those that came meanwhile belong to the next round: only there can consumers be told apart.
                 return Next::Anew;
             }
-            return self.judge_silent(process, since_ms, rows, depth, now_ms);
+            return self.judge_silent(silent, rows, depth, now_ms);
         }
         self.alone_since_ms = None;
         let all = |done: fn(&Standing) -> i64| {
@@ -135,8 +135,7 @@ impl Round {
 
     fn judge_silent(
         &mut self,
-        process: String,
-        since_ms: i64,
+        silent: Vec<(String, i64)>,
         rows: &[WorkerRow],
         depth: Depth,
         now_ms: i64,
@@ -151,7 +150,10 @@ impl Round {
             self.alone_since_ms.get_or_insert(now_ms);
         }
         let is_gone = self.alone_since_ms.is_some_and(|alone_ms| now_ms - alone_ms >= GONE_MS);
-        if is_gone || now_ms - since_ms > GIVEN_UP_MS { Next::Forget(process) } else { Next::Wait }
+        let is_given_up = |since_ms: &i64| is_gone || now_ms - since_ms > GIVEN_UP_MS;
+        let gone = silent.into_iter().filter(|(_, since_ms)| is_given_up(since_ms));
+        let gone: Vec<String> = gone.map(|(process, _)| process).collect();
+        if gone.is_empty() { Next::Wait } else { Next::Forget(gone) }
     }
 }
 
@@ -261,8 +263,8 @@ mod tests {
 
     #[test]
     fn a_silent_worker_is_waited_for_while_rabbitmq_counts_its_consumer() {
-        let mut round = Round::new(7, &[worker("a", 0, 0, 0), worker("b", 0, 0, 0)], 0);
-        let rows = |beat| [worker("a", 7, 0, beat), worker("b", 0, 0, 0)];
+        let rows = |beat| [worker("a", 7, 0, beat), worker("b", 0, 0, 0), worker("c", 0, 0, 0)];
+        let mut round = Round::new(7, &rows(0), 0);
         let mut at = |ms: i64, consumers| round.judge(&rows(ms), depth(0, consumers), ms);
         assert_eq!(at(3_000, 2), Next::Wait);
         // Frozen: its consumer is there for as long as its connection.
@@ -274,14 +276,14 @@ mod tests {
         assert_eq!(at(61_000, 2), Next::Wait);
         assert_eq!(at(61_500, 1), Next::Wait);
         assert_eq!(at(63_499, 1), Next::Wait);
-        assert_eq!(at(63_500, 1), Next::Forget("b".into()));
+        assert_eq!(at(63_500, 1), Next::Forget(vec!["b".into(), "c".into()]));
     }
 
     #[test]
     fn a_silent_worker_is_given_up_in_the_end() {
         let mut round = Round::new(7, &[worker("a", 0, 0, 0)], 0);
         let mut at = |ms| round.judge(&[worker("a", 0, 0, 0)], depth(0, 1), ms);
-        assert_eq!((at(119_000), at(121_000)), (Next::Wait, Next::Forget("a".into())));
+        assert_eq!((at(119_000), at(121_000)), (Next::Wait, Next::Forget(vec!["a".into()])));
     }
 
     #[test]
