@@ -29,12 +29,22 @@ pub async fn answer_rounds(
     let began = Instant::now();
     let mut passage = Passage::default();
     let mut told: Option<(Standing, u32, Instant)> = None;
+    let mut is_well = true;
+    // Once per trouble, not once per look.
+    let mut complain = |error: Option<anyhow::Error>| {
+        if let Some(error) = &error
+            && is_well
+        {
+            warn!("rounds for batches are not answered: {error:#}");
+        }
+        is_well = error.is_none();
+    };
     while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
         // Before what is in hand is looked at: the round must not be newer than that.
         let round = match store.round().await {
             Ok(round) => round.map(|(number, phase)| (number, phase == Phase::Watching)),
             Err(error) => {
-                warn!("rounds are not answered: {error:#}");
+                complain(Some(error));
                 continue;
             }
         };
@@ -44,6 +54,7 @@ pub async fn answer_rounds(
         let view = View { turns, next, oldest, held_until_ms: held_until.map(ms) };
         let standing = passage.look(round, view, ms(Instant::now()));
         if round.is_none() {
+            complain(None);
             continue;
         }
         let consumers = windows.consumers(Queue::Events);
@@ -51,8 +62,11 @@ pub async fn answer_rounds(
             .is_none_or(|(known, count, at)| (known, count) != (standing, consumers) || at.elapsed() >= BEAT);
         if is_news {
             match store.worker_answers(&process, standing, consumers).await {
-                Ok(()) => told = Some((standing, consumers, Instant::now())),
-                Err(error) => warn!("a round is not answered: {error:#}"),
+                Ok(()) => {
+                    told = Some((standing, consumers, Instant::now()));
+                    complain(None);
+                }
+                Err(error) => complain(Some(error)),
             }
         }
     }
