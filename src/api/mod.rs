@@ -4,6 +4,7 @@
 //! are made from that list. What an operation does is in `desk`; here is only how requests come and answers look.
 
 mod audit;
+mod batches;
 mod calls;
 mod creation;
 mod dead_letters;
@@ -149,6 +150,7 @@ fn operations() -> Vec<Operation> {
     let resources = [
         events::operations(),
         calls::operations(),
+        batches::operations(),
         subscriptions::operations(),
         dead_letters::operations(),
         replays::operations(),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::Failure;
 
-const LATER: [&str; 2] = ["batch", "doctor"];
+const LATER: [&str; 1] = ["doctor"];
 
 /// What to say to a first word that is no command.
 pub(super) fn refuse(words: &[OsString]) -> Failure {

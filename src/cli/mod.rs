@@ -9,6 +9,7 @@
 )]
 
 mod audit;
+mod batch;
 mod bench;
 mod completions;
 mod config;
@@ -36,6 +37,7 @@ mod stage;
 mod status;
 mod store;
 mod subscription;
+mod sweeping;
 mod topology;
 
 use std::ffi::OsString;
@@ -73,7 +75,7 @@ pub(crate) struct Common {
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Ask a running `paperboy serve` at this address, with the key in PAPERBOY_API_KEY (else PAPERBOY_API); for
-    /// `subscription`, `publish`, `dead` and `deliveries`
+    /// `subscription`, `publish`, `dead`, `deliveries` and `batch`
     #[arg(long, global = true, value_name = "URL")]
     api: Option<String>,
     /// Print JSON (one object a line for lists) instead of tables
@@ -101,6 +103,9 @@ enum Command {
     /// What became of an event or a document: every attempt, and why
     #[command(subcommand)]
     Deliveries(deliveries::Command),
+    /// Documents that belong together: list, show, close
+    #[command(subcommand)]
+    Batch(batch::Command),
     /// Who may use the HTTP API: make, list, revoke keys
     #[command(subcommand)]
     Key(key::Command),
@@ -179,11 +184,17 @@ impl Command {
     async fn run(self, common: Common) -> Result<(), Failure> {
         let is_remote = matches!(
             self,
-            Command::Subscription(_) | Command::Publish(_) | Command::Dead(_) | Command::Deliveries(_)
+            Command::Subscription(_)
+                | Command::Publish(_)
+                | Command::Dead(_)
+                | Command::Deliveries(_)
+                | Command::Batch(_)
         );
         if common.api.is_some() && !is_remote {
-            return Err(Failure::usage("`--api` is for `subscription`, `publish`, `dead` and `deliveries`")
-                .hint("run this one where the store is"));
+            return Err(Failure::usage(
+                "`--api` is for `subscription`, `publish`, `dead`, `deliveries` and `batch`",
+            )
+            .hint("run this one where the store is"));
         }
         match self {
             Command::Serve(serve) => Box::pin(serve.run(&common)).await,
@@ -192,6 +203,7 @@ impl Command {
             Command::Subscription(command) => Box::pin(command.run(&common)).await,
             Command::Dead(command) => Box::pin(command.run(&common)).await,
             Command::Deliveries(command) => Box::pin(command.run(&common)).await,
+            Command::Batch(command) => Box::pin(command.run(&common)).await,
             Command::Key(command) => Box::pin(command.run(&common)).await,
             Command::Audit(command) => Box::pin(command.run(&common)).await,
             Command::Store(command) => Box::pin(command.run(&common)).await,

@@ -50,6 +50,9 @@ pub(super) struct Publish {
     /// The batch it is about
     #[arg(long)]
     batch_id: Option<String>,
+    /// No document of that batch follows
+    #[arg(long, requires = "batch_id")]
+    close_batch: bool,
 }
 
 impl Publish {
@@ -155,6 +158,8 @@ impl Publish {
             document_id: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             batch_id: Option<&'a str>,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            close_batch: bool,
             #[serde(skip_serializing_if = "Option::is_none")]
             data: Option<&'a RawValue>,
         }
@@ -172,6 +177,7 @@ impl Publish {
             tenant,
             document_id: self.document_id.as_deref(),
             batch_id: self.batch_id.as_deref(),
+            close_batch: self.close_batch,
             data,
         };
         serde_json::to_vec(&event).map_err(|error| Failure::world(error.to_string()))

@@ -188,8 +188,9 @@ impl Remote {
     fn address(&self, path: &str) -> Url {
         let mut url = self.url.clone();
         let base = url.path().trim_end_matches('/').to_owned();
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         url.set_path(&format!("{base}{path}"));
-        url.set_query(None);
+        url.set_query(query);
         url
     }
 

@@ -1,5 +1,6 @@
 //! `paperboy serve`: the one place where the real services are chosen and wired.
 
+pub(in crate::cli) mod batches;
 mod sources;
 mod vigil;
 
@@ -17,6 +18,7 @@ use tracing::{error, info, warn};
 
 use super::heartbeat::{self, Pulse};
 use super::shelf::RedisShelf;
+use super::sweeping::Sweeper;
 use super::{Common, Failure, descriptors, log, replaying, services};
 use crate::api::{self, Probe, Readiness};
 use crate::broker::rabbitmq::{Intake, RabbitMq, Share};
@@ -32,6 +34,8 @@ use crate::worker::balance::Balance;
 use crate::worker::record::{self, Recorded, Recorder};
 use crate::worker::vigil::Vigil;
 use crate::worker::{self, Places, Worker, drain, notices};
+
+type DeliveryWorker = Worker<Arc<RabbitMq>, Arc<CachedDirectory>, Arc<Sender>>;
 
 /// Upper bounds of the buckets that attempts are counted in, in seconds.
 const SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
@@ -212,6 +216,7 @@ impl Process {
         if delivers {
             let windows = Arc::new(Windows::default());
             let places = Arc::new(Places::new(Arc::clone(&windows)));
+            let (memberships, joining) = batches::start(&self.store, &self.config, &windows).await?;
             delivering_now = Some((Arc::clone(&balance), Arc::clone(&places)));
             let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
             probes.push(Probe { name: "consume", fault: intake.fault.clone() });
@@ -220,7 +225,9 @@ impl Process {
             let board = services::desk(&self.config, self.store.clone())?.board;
             let keeper = vigil::Keeper { store: self.store.clone(), board, vigil: Arc::clone(&vigil), rules };
             tasks.spawn(keeper.run(background.clone()));
-            let deliver = self.deliver(intake, Arc::clone(&balance), places, recorder, vigil)?;
+            let worker = self.worker(Arc::clone(&balance), Arc::clone(&places), recorder);
+            let worker = worker.joining(memberships).watched_by(vigil);
+            let deliver = self.deliver(worker, intake, joining, Arc::clone(&balance), places)?;
             delivering = Some(tokio::spawn(deliver));
 
             // Only publishing has to be possible: who subscribes is asked of the event later.
@@ -239,6 +246,19 @@ impl Process {
             let until = background.clone();
             tasks.spawn(async move {
                 taking_over.await;
+                until.cancelled().await;
+            });
+        }
+        if self.role != Role::Worker {
+            let sweeper = Sweeper::new(
+                self.store.clone(),
+                Arc::clone(&self.broker),
+                self.config.clone(),
+                self.directory.fault(),
+            );
+            let (until, stop) = (background.clone(), stop.clone());
+            tasks.spawn(async move {
+                sweeper.run(stop).await;
                 until.cancelled().await;
             });
         }
@@ -394,15 +414,8 @@ impl Process {
         Share { queue, prefetch, bytes_max, body_bytes_max: self.config.limits.event_bytes_max as u64 }
     }
 
-    /// The worker over this process's services, until its intake ends and everything taken is settled.
-    fn deliver(
-        &self,
-        intake: Intake,
-        balance: Arc<Balance>,
-        places: Arc<Places>,
-        recorder: Recorder,
-        vigil: Arc<Vigil>,
-    ) -> Result<impl Future<Output = worker::Finish> + Send + use<>, Failure> {
+    /// The worker over this process's services.
+    fn worker(&self, balance: Arc<Balance>, places: Arc<Places>, recorder: Recorder) -> DeliveryWorker {
         let settings = worker::Settings {
             event_bytes_max: self.config.limits.event_bytes_max,
             unit: Duration::from_millis(self.config.broker.delay_unit_ms.into()),
@@ -411,27 +424,32 @@ impl Process {
             publish_patience: PUBLISH_PATIENCE,
         };
         let (broker, directory) = (Arc::clone(&self.broker), Arc::clone(&self.directory));
-        let worker = Worker::new(
-            broker,
-            directory,
-            Arc::clone(&self.sender),
-            settings,
-            Arc::clone(&balance),
-            Arc::clone(&places),
-        );
+        let worker = Worker::new(broker, directory, Arc::clone(&self.sender), settings, balance, places);
+        worker.recording(recorder)
+    }
+
+    /// Lets the worker work until its intake ends and everything taken is settled.
+    fn deliver(
+        &self,
+        worker: DeliveryWorker,
+        intake: Intake,
+        joining: batches::Joining,
+        balance: Arc<Balance>,
+        places: Arc<Places>,
+    ) -> Result<impl Future<Output = worker::Finish> + Send + use<>, Failure> {
         let replies = Arc::new(self.broker.replies()?);
-        let worker = worker.recording(recorder).watched_by(vigil);
         let worker = Arc::new(worker.answering(Arc::clone(&replies) as Arc<dyn Replier>));
         let sender = Arc::clone(&self.sender);
         Ok(async move {
             let gauge = tokio::spawn(publish_gauges(balance, places));
-            let finish = worker.run(intake.taken).await;
+            let finish = Worker::run(worker, intake.taken).await;
             // Ends once every receipt is told to the broker.
             let _ = intake.task.await;
             // The worker had the other hold on it.
             if let Some(replies) = Arc::into_inner(replies) {
                 replies.close().await;
             }
+            joining.end().await;
             sender.close().await;
             gauge.abort();
             finish

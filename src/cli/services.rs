@@ -133,6 +133,7 @@ pub(super) fn desk(config: &Config, store: Store) -> Result<Desk, Failure> {
         subscriptions_max: config.limits.subscriptions_max,
         event_bytes_max: config.limits.event_bytes_max,
         log_is_kept: config.delivery_log.keep != LogKeep::Off,
+        batches: super::serve::batches::rules(config),
     };
     let board = Arc::new(RedisBoard { redis: redis(config)? });
     Ok(Desk { store, board, guard: Arc::new(guard(config)?), rules })

@@ -60,6 +60,7 @@ pub(super) fn check(settings: &Settings, sources: &SourceTables, faults: &mut Ve
         requests_per_s: check.number("limits.requests_per_s", 0..=1_000_000),
         subscriptions_max: check.number("limits.subscriptions_max", 1..=100_000),
     };
+    let batches = check.batches();
     let audit = AuditConfig { retention_days: check.number("audit.retention_days", 1..=36_500) };
     let api = (
         check.number("api.timeout_s", 1..=300),
@@ -90,6 +91,7 @@ pub(super) fn check(settings: &Settings, sources: &SourceTables, faults: &mut Ve
         delivery_log: DeliveryLogConfig { keep: log_keep?, days: log_days },
         dead,
         auto_disable,
+        batches,
         limits,
         audit,
         egress,
@@ -117,14 +119,14 @@ pub fn check_role(config: &Config, role: Role) -> Vec<Fault> {
     faults
 }
 
-struct Check<'a> {
-    settings: &'a Settings,
+pub(super) struct Check<'a> {
+    pub(super) settings: &'a Settings,
     faults: &'a mut Vec<Fault>,
 }
 
 impl Check<'_> {
     /// Notes a fault; `rest` continues the sentence that begins with the key.
-    fn fault(&mut self, key: &str, rest: &str, hint: &str) {
+    pub(super) fn fault(&mut self, key: &str, rest: &str, hint: &str) {
         let message = format!("{} {rest}", self.settings.named(key));
         self.faults.push(Fault::new(key, message).hint(hint));
     }
@@ -135,7 +137,7 @@ impl Check<'_> {
         self.faults.push(fault);
     }
 
-    fn number<T: TryFrom<i64> + Default>(&mut self, key: &str, range: RangeInclusive<i64>) -> T {
+    pub(super) fn number<T: TryFrom<i64> + Default>(&mut self, key: &str, range: RangeInclusive<i64>) -> T {
         let value = self.settings.integer(key);
         match T::try_from(value) {
             Ok(number) if range.contains(&value) => number,
@@ -399,6 +401,8 @@ mod tests {
             ("delivery.wait_age_max_s", 1, 2_592_000),
             ("dead.retention_days", 1, 3_650),
             ("auto_disable.failures_min", 1, 1_000_000),
+            ("batches.idle_s", 0, 131_071),
+            ("batches.retention_days", 1, 3_650),
             ("limits.event_bytes_max", 1_024, 134_217_728),
             ("limits.in_hand_bytes_max", 1_048_576, 1_099_511_627_776),
             ("limits.body_bytes_max", 1_024, 134_217_728),

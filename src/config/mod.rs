@@ -4,6 +4,7 @@
 //! names every key there is, so it is the reference manual and the schema at the same time. Nothing here
 //! reads the process' environment: whoever calls hands it in.
 
+mod batches;
 mod broker_url;
 mod check;
 mod fault;
@@ -16,6 +17,7 @@ mod sources;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use batches::BatchesConfig;
 pub use broker_url::BrokerUrl;
 pub use check::check_role;
 pub use fault::Fault;
@@ -45,6 +47,7 @@ pub struct Config {
     pub delivery_log: DeliveryLogConfig,
     pub dead: DeadConfig,
     pub auto_disable: AutoDisableConfig,
+    pub batches: BatchesConfig,
     pub limits: LimitsConfig,
     pub audit: AuditConfig,
     pub egress: EgressConfig,

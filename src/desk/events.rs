@@ -111,6 +111,10 @@ fn faults(body: &[u8], unreadable: &Unreadable, caller: &Caller) -> Vec<Fault> {
                 faults.push(Fault::new(name, "must be a string"));
             }
         }
+        let close = fields.get("close_batch");
+        if close.is_some_and(|raw| serde_json::from_str::<Option<bool>>(raw.get()).is_err()) {
+            faults.push(Fault::new("close_batch", "must be `true` or `false`"));
+        }
         if matches!(unreadable, Unreadable::Time) || matches!(text("time"), Some(Err(_))) {
             faults.push(
                 Fault::new("time", "must be RFC 3339")
@@ -168,10 +172,11 @@ mod tests {
 
     #[test]
     fn every_fault_is_told_at_once() {
-        let text = r#"{"id": "", "type": 7, "document_id": 1, "scope": {"a": 1}, "time": "now"}"#;
+        let text =
+            r#"{"id": "", "type": 7, "document_id": 1, "close_batch": 1, "scope": {"a": 1}, "time": "now"}"#;
         let Err(Refused::Faults(faults)) = read_text(&operator(), text) else { panic!() };
         let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
-        assert_eq!(fields, ["id", "type", "tenant", "document_id", "scope"]);
+        assert_eq!(fields, ["id", "type", "tenant", "document_id", "close_batch", "scope"]);
         for text in ["", "[]", "{", "{\"id\":\"1\",\"id\":\"2\"}", "nul"] {
             assert!(
                 matches!(read_text(&operator(), text), Err(Refused::Faults(faults)) if !faults.is_empty()),

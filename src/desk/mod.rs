@@ -5,6 +5,7 @@
 //! came and how its answer looks is none of their business.
 
 pub mod audit;
+pub mod batches;
 pub mod caller;
 pub mod calls;
 pub mod dead;
@@ -86,6 +87,8 @@ pub struct Rules {
     pub event_bytes_max: usize,
     /// Deliveries are logged, so that canaries can be heard of.
     pub log_is_kept: bool,
+    /// When batches close.
+    pub batches: crate::domain::batch::Rules,
 }
 
 /// Why an operation was not done.

@@ -50,6 +50,8 @@ pub struct Event<'a> {
     pub time: Cow<'a, str>,
     pub document_id: Option<Cow<'a, str>>,
     pub batch_id: Option<Cow<'a, str>>,
+    /// Its batch is complete as far as its producer goes: no document follows.
+    pub close_batch: bool,
     /// The producer's bytes, an explicit `null` included.
     pub data: Option<&'a RawValue>,
     /// The whole body as it came.
@@ -120,6 +122,7 @@ impl<'a> Event<'a> {
             time,
             document_id: fields.document_id,
             batch_id: fields.batch_id,
+            close_batch: fields.close_batch,
             data: fields.data,
             raw: body,
         })
@@ -274,6 +277,7 @@ struct Fields<'a> {
     time: Option<Cow<'a, str>>,
     document_id: Option<Cow<'a, str>>,
     batch_id: Option<Cow<'a, str>>,
+    close_batch: bool,
     data: Option<&'a RawValue>,
 }
 
@@ -287,6 +291,7 @@ enum Key {
     Time,
     DocumentId,
     BatchId,
+    CloseBatch,
     Data,
     #[serde(other)]
     Unknown,
@@ -302,6 +307,7 @@ impl Key {
             Key::Time => "time",
             Key::DocumentId => "document_id",
             Key::BatchId => "batch_id",
+            Key::CloseBatch => "close_batch",
             Key::Data => "data",
             Key::Unknown => "",
         }
@@ -342,6 +348,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 Key::Time => fields.time = map.next_value_seed(Text { of: name })?,
                 Key::DocumentId => fields.document_id = map.next_value_seed(Text { of: name })?,
                 Key::BatchId => fields.batch_id = map.next_value_seed(Text { of: name })?,
+                Key::CloseBatch => fields.close_batch = map.next_value_seed(Flag { of: name })?,
                 Key::Data => fields.data = Some(map.next_value()?),
                 Key::Unknown => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -380,6 +387,40 @@ impl<'de> Visitor<'de> for Text {
 
     fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
         Ok(None)
+    }
+}
+
+/// Reads a truth value; `null` is as good as absent.
+struct Flag {
+    of: &'static str,
+}
+
+impl<'de> DeserializeSeed<'de> for Flag {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Flag {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`true` or `false` for `{}`", self.of)
+    }
+
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Self::Value, E> {
+        Ok(flag)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(false)
+    }
+
+    /// Keeps the text itself, which may be megabytes, out of the error.
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(E::invalid_type(Unexpected::Other("string"), &self))
     }
 }
 
@@ -489,6 +530,7 @@ mod tests {
         );
         assert_eq!(event.time, "2026-11-22T10:00:07+01:00");
         assert_eq!((event.document_id.as_deref(), event.batch_id.as_deref()), (Some("d1"), Some("b1")));
+        assert!(!event.close_batch);
         assert_eq!(event.raw, body.as_bytes());
     }
 
@@ -598,6 +640,9 @@ mod tests {
             reason(r#","batch_id":["a"]"#)
                 .starts_with("invalid type: sequence, expected a string for `batch_id`")
         );
+        let flag = "invalid type: string, expected `true` or `false` for `close_batch`";
+        assert!(reason(r#","close_batch":"true""#).starts_with(flag));
+        assert!(reason(r#","close_batch":true,"close_batch":true"#).starts_with("duplicate field"));
         let scope = "expected an object of strings for `scope`";
         assert!(reason(r#","scope":[]"#).contains(scope));
         assert!(reason(r#","scope":"inbox""#).contains(scope));
@@ -611,8 +656,12 @@ mod tests {
     #[test]
     fn a_reason_never_repeats_the_body() {
         let long = "s3cret".repeat(1000);
-        for rest in [format!(r#","scope":"{long}""#), format!(r#","time":"{long}""#), format!(r#","{long}"#)]
-        {
+        for rest in [
+            format!(r#","scope":"{long}""#),
+            format!(r#","time":"{long}""#),
+            format!(r#","close_batch":"{long}""#),
+            format!(r#","{long}"#),
+        ] {
             assert!(!reason(&rest).contains("s3cret"));
         }
         assert!(!format!("{:?}", parse(&body(r#","data":"s3cret""#)).unwrap()).contains("s3cret"));
@@ -620,8 +669,10 @@ mod tests {
 
     #[test]
     fn null_is_as_good_as_absent() {
-        let body = body(r#","scope":null,"time":null,"document_id":null,"batch_id":null"#);
+        let nulls = r#","scope":null,"time":null,"document_id":null,"batch_id":null,"close_batch":null"#;
+        let body = body(nulls);
         let event = parse(&body).unwrap();
+        assert!(!event.close_batch);
         assert!(event.scope.is_empty() && event.document_id.is_none() && event.batch_id.is_none());
         assert_eq!(event.time, TIME);
     }

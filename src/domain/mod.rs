@@ -4,6 +4,7 @@
 //! whatever it needs of those arrives as an argument.
 
 pub mod auth;
+pub mod batch;
 pub mod body;
 pub mod cause;
 pub mod delay;

@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod batches;
 pub mod changes;
 pub mod dead;
 pub mod deliveries;

@@ -18,7 +18,8 @@ pub(super) const IS_MADE: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT 
 pub(super) const BYTES: &str =
     "SELECT CAST(coalesce(sum(pg_total_relation_size(to_regclass(name))), 0) AS bigint)
     FROM (VALUES ('meta'), ('counters'), ('tenants'), ('subscriptions'), ('dead_letters'),
-        ('replay_jobs'), ('replay_items'), ('api_keys'), ('audit'), ('kept_answers')) AS ours (name)";
+        ('replay_jobs'), ('replay_items'), ('batches'), ('batch_documents'),
+        ('batch_outbox'), ('api_keys'), ('audit'), ('kept_answers')) AS ours (name)";
 
 /// How long a call waits for a connection, a new one included.
 const ACQUIRE_MAX: Duration = Duration::from_secs(5);
@@ -42,6 +43,7 @@ pub(super) fn migrator() -> Migrator {
         (1, "start", include_str!("migrations/postgres/0001_start.sql")),
         (2, "access", include_str!("migrations/postgres/0002_access.sql")),
         (4, "dead letter groups", include_str!("migrations/postgres/0004_dead_letter_groups.sql")),
+        (5, "batches", include_str!("migrations/postgres/0005_batches.sql")),
         (6, "streaks and notices", include_str!("migrations/postgres/0006_streaks_and_notices.sql")),
     ]);
     // sqlx would take a lock of the session, which outlives a transaction that fails: ours does not.

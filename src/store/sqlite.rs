@@ -29,6 +29,7 @@ pub(super) fn migrator() -> Migrator {
         (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
         (2, "access", include_str!("migrations/sqlite/0002_access.sql")),
         (4, "dead letter groups", include_str!("migrations/sqlite/0004_dead_letter_groups.sql")),
+        (5, "batches", include_str!("migrations/sqlite/0005_batches.sql")),
         (6, "streaks and notices", include_str!("migrations/sqlite/0006_streaks_and_notices.sql")),
     ])
 }

@@ -25,6 +25,8 @@ pub(super) enum Cause {
     Unknown,
     /// This process could not even try: no open files or memory left.
     Lack,
+    /// What it means for its batch cannot be written down.
+    Store,
 }
 
 impl Cause {
@@ -34,6 +36,7 @@ impl Cause {
             Cause::Busy { .. } => "busy",
             Cause::Unknown => "unknown",
             Cause::Lack => "lack",
+            Cause::Store => "store",
         }
     }
 }
@@ -63,7 +66,7 @@ pub(super) fn units(
             let units = (CROWD_TIMES * crowded.as_millis()).div_ceil(unit.as_millis().max(1));
             u32::try_from(units).unwrap_or(u32::MAX).min(WAIT_MAX).next_power_of_two()
         }
-        Cause::Unknown | Cause::Lack => 0,
+        Cause::Unknown | Cause::Lack | Cause::Store => 0,
     };
     Some(by_itself.max(by_crowd))
 }

@@ -11,7 +11,9 @@ mod clock;
 mod defer;
 pub mod drain;
 mod fresh;
+pub mod membership;
 pub mod notices;
+pub mod passage;
 mod places;
 pub mod record;
 pub mod replay;
@@ -37,6 +39,7 @@ use crate::domain::retry::Reason;
 use crate::http::Transport;
 use balance::Balance;
 use defer::Cause;
+use membership::{Memberships, NotRecorded};
 pub use places::Places;
 use record::Recorder;
 use step::Step;
@@ -76,6 +79,7 @@ pub struct Worker<B, D, T> {
     /// Of a worker that takes calls.
     calls: Option<calls::Calls>,
     vigil: Arc<Vigil>,
+    memberships: Memberships,
     /// The grace is over: whatever still runs gives its message back.
     overdue: CancellationToken,
 }
@@ -101,7 +105,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     ) -> Self {
         let (meters, overdue) = (report::Meters::default(), CancellationToken::new());
         let (recorder, vigil) = (Recorder::nothing(), Arc::new(Vigil::new(false)));
-        let calls = None;
+        let (calls, memberships) = (None, Memberships::nothing());
         Worker {
             broker,
             directory,
@@ -113,6 +117,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             recorder,
             calls,
             vigil,
+            memberships,
             overdue,
         }
     }
@@ -135,6 +140,13 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     #[must_use]
     pub fn watched_by(mut self, vigil: Arc<Vigil>) -> Self {
         self.vigil = vigil;
+        self
+    }
+
+    /// Writes down what events mean for their batches.
+    #[must_use]
+    pub fn joining(mut self, memberships: Memberships) -> Self {
+        self.memberships = memberships;
         self
     }
 
@@ -216,6 +228,17 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 return fresh::unreadable(&message, &unreadable, now_ms);
             }
         };
+        // Before anybody hears of it, and whether anybody does.
+        if event.batch_id.is_some()
+            && message.tags.subscription.is_none()
+            && let Err(NotRecorded) = Box::pin(self.memberships.record(&event, now_ms)).await
+        {
+            let tags = step::carry(&message.tags, &event, now_ms);
+            let Settings { unit, wait_age_max, .. } = self.settings;
+            let units = defer::units(&tags, defer::Cause::Store, unit, now_ms, wait_age_max);
+            self.memberships.hold(units.unwrap_or(0));
+            return self.put_off(&message, &event, tags, Cause::Store, now_ms);
+        }
         match message.tags.subscription.as_deref() {
             None => self.expand(queue, &message, &event, now_ms).await,
             Some(id) => self.deliver_again(queue, &message, &event, id, now_ms).await,

@@ -2,12 +2,14 @@
 //! together. Never a payload, a secret or a whole URL.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics::{Counter, Histogram};
 use tracing::{debug, info, warn};
 
 use super::defer::Cause;
 use crate::broker::{Message, Tags};
+use crate::domain::batch::{BatchId, Joined, Unkept};
 use crate::domain::event::Event;
 use crate::domain::outcome::{Answer, Outcome};
 use crate::domain::request::BuildError;
@@ -99,6 +101,11 @@ pub(super) fn deferred(tags: &Tags, cause: Cause, units: u32) {
             deferrals,
             "event `{id}` is put off for {units} units: this machine gives no more connections (open files, memory)"
         ),
+        Cause::Store => warn!(
+            event.id = id,
+            deferrals,
+            "event `{id}` is put off for {units} units: the store does not take what it means for its batch"
+        ),
         // One endpoint can put off thousands in a second, and its trouble is told by `status`.
         Cause::Busy { .. } => debug!(
             event.id = id,
@@ -171,6 +178,35 @@ pub(super) fn answer_left_out(event: &Event<'_>, subscription: &Subscription, wh
 /// The answer of a receiver is about to be published.
 pub(super) fn answer_published() {
     metrics::counter!("paperboy_answers_total", "ending" => "published").increment(1);
+}
+
+/// What an event means for its batch is written down.
+pub(super) fn joined_batch(event: &Event<'_>, batch: &BatchId, joined: Joined) {
+    let (id, tenant) = (&event.id, &event.tenant);
+    match joined {
+        Joined::Before => {}
+        Joined::InTime => {
+            metrics::counter!("paperboy_batch_documents_total", "joined" => "in_time").increment(1);
+            debug!(event.id = %id, %tenant, %batch, "event `{id}` brings a document to batch `{batch}`");
+        }
+        Joined::Late => {
+            metrics::counter!("paperboy_batch_documents_total", "joined" => "late").increment(1);
+            warn!(event.id = %id, %tenant, %batch, "event `{id}` brings a document too late for batch `{batch}`");
+        }
+    }
+}
+
+/// What so many events mean for their batches was written down together.
+pub(super) fn recorded_batches(events: usize, took: Duration) {
+    metrics::counter!("paperboy_batch_events_total").increment(events as u64);
+    metrics::histogram!("paperboy_batch_commit_seconds").record(took.as_secs_f64());
+}
+
+/// An event names a batch or document that cannot be kept, and passes as one without a batch.
+pub(super) fn unkept_batch(event: &Event<'_>, Unkept { field }: Unkept) {
+    metrics::counter!("paperboy_batch_unkept_total").increment(1);
+    warn!(event.id = %event.id, tenant = %event.tenant,
+        "event `{}` belongs to no batch: its `{field}` must be {}", event.id, BatchId::RULE);
 }
 
 /// An event became several messages.

@@ -276,6 +276,12 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
     let made = app.subscribe(document.clone()).await;
     app.amqp().await.publish("a.b", &event("evt_1", "acme", "a.b"), lapin::BasicProperties::default()).await;
     let letter = id_of(&app.wait_for_dead(1, 20).await[0]);
+    let batch = "b_acme".to_owned();
+    app.sql(
+        "INSERT INTO batches (tenant, id, state, opened_ms, idle_ms, close_asked, documents, finished, late, scope,
+         changed_ms) VALUES ('acme', 'b_acme', 'open', 0, 0, 0, 0, 0, 0, '{}', 9000000000000)",
+    )
+    .await;
     let bolt = key(&app, &["--tenant", "bolt"]).await;
     eventually("the key is known", 10, async || theirs_is_new(&serve, &bolt).await).await;
     // A replay of an operator, which nobody works on.
@@ -292,6 +298,7 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
             let name = operation["operationId"].as_str().unwrap().to_owned();
             let id = match path.split('/').nth(2).unwrap() {
                 "dead-letters" => &letter,
+                "batches" => &batch,
                 "deliveries" => "evt_1",
                 "replays" => "1",
                 _ => &made.id,
@@ -310,6 +317,9 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
                 }
                 "testSubscription" => {
                     vec![json!({}), json!({ "event": { "id": "e", "type": "a.b", "tenant": "acme" } })]
+                }
+                "openBatch" => {
+                    vec![json!({ "tenant": "acme", "id": batch }), json!({ "tenant": "acme" })]
                 }
                 "rotateSecret" => vec![json!({}), json!({ "overlap_s": -1 })],
                 "replayDeadLetters" => vec![
@@ -353,6 +363,7 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
         .problem(403);
     let lists = [
         SUBSCRIPTIONS,
+        "/v1/batches",
         "/v1/dead-letters",
         "/v1/dead-letters?state=all",
         "/v1/dead-letters/groups",
@@ -379,6 +390,8 @@ async fn a_tenants_key_gets_403_or_404_for_anothers_ids_at_every_operation() {
     assert_eq!(receiver.count(), hits);
     assert_eq!(app.json(&["dead", "list"]).await.len(), 1);
     assert_eq!(app.json(&["subscription", "list"]).await.len(), 1);
+    let batches = app.json(&["batch", "list"]).await;
+    assert_eq!((batches.len(), &batches[0]["close_asked"]), (1, &json!(false)));
     serve.stop().await;
 }
 

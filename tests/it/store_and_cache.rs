@@ -236,6 +236,9 @@ async fn a_store_that_is_away_defers_strangers_and_serves_the_known() {
     for file in ["paperboy.db", "paperboy.db-wal"] {
         std::fs::write(app.path(file), "this is no database any more".repeat(1000)).unwrap();
     }
+    // In place, since processes have it mapped: no connection trusts the pages that it still has in memory.
+    let index = std::fs::OpenOptions::new().write(true).open(app.path("paperboy.db-shm")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&index, &[7; 136], 0).unwrap();
     amqp.publish("a.b", &event("evt_2", "stranger", "a.b"), BasicProperties::default()).await;
     let deferred = || async { worker.metric("paperboy_deferred_total", "").await > 2.5 };
     eventually("the stranger's event is put off, again and again", 20, deferred).await;

@@ -1,5 +1,6 @@
 //! The OpenAPI document, made from the operations that the router is made of.
 
+mod batches;
 mod letters;
 mod schemas;
 
@@ -31,8 +32,8 @@ pub fn document() -> Value {
         "servers": [{ "url": "/" }],
         "security": [{ "key": [] }],
         "tags": [
-            { "name": "events" }, { "name": "subscriptions" }, { "name": "dead-letters" }, { "name": "replays" },
-            { "name": "deliveries" }, { "name": "audit" },
+            { "name": "events" }, { "name": "batches" }, { "name": "subscriptions" }, { "name": "dead-letters" },
+            { "name": "replays" }, { "name": "deliveries" }, { "name": "audit" },
         ],
         "paths": paths,
         "components": {

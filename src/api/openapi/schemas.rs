@@ -78,6 +78,7 @@ pub(super) fn schemas() -> Value {
                 "time": { "type": "string", "format": "date-time" },
                 "document_id": { "type": "string" },
                 "batch_id": { "type": "string" },
+                "close_batch": { "type": "boolean", "description": "no document of its batch follows" },
                 "data": {},
             },
         },
@@ -180,6 +181,7 @@ pub(super) fn schemas() -> Value {
             },
         },
     });
+    super::batches::add(&mut schemas);
     super::letters::add(&mut schemas);
     subscriptions(&mut schemas);
     schemas

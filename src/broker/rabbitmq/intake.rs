@@ -254,6 +254,7 @@ impl QueueLine {
             Arc::clone(&stuck),
         ));
         self.earlier.push(line.downgrade());
+        let _consuming = self.windows.consuming(self.queue);
         let end = self.forward(&channel, consumer, line, &stuck).await;
         if matches!(end, End::Lost | End::Fault(_)) {
             acknowledger.abort();
@@ -356,6 +357,8 @@ impl QueueLine {
                 }
             }
         };
+        // Whoever watches what is in hand knows before anything goes back.
+        self.windows.turn(self.queue);
         match end {
             // A call that is handed back is answered as interrupted: what has been fetched is answered here.
             End::Stopped | End::Paused | End::Resized(_) if self.queue == Queue::Calls => {

@@ -167,6 +167,19 @@ impl Amqp {
         count
     }
 
+    /// Binds a queue of the test's own to an exchange of this app such as `notices`, for everything.
+    pub(crate) async fn listen_to(&self, exchange: &str) -> String {
+        let queue = format!("heard.{exchange}");
+        let (name, exchange) = (format!("{}.{queue}", self.prefix), format!("{}.{exchange}", self.prefix));
+        let options = QueueDeclareOptions { auto_delete: true, ..Default::default() };
+        let none = FieldTable::default;
+        self.channel.queue_declare(name.as_str().into(), options, none()).await.unwrap();
+        let bind =
+            self.channel.queue_bind(name.into(), exchange.into(), "#".into(), Default::default(), none());
+        bind.await.unwrap();
+        queue
+    }
+
     pub(crate) async fn delete_queue(&self, queue: &str) {
         let name = format!("{}.{queue}", self.prefix);
         self.channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();

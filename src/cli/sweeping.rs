@@ -1,0 +1,316 @@
+//! Sweeping batches: closing what is due once the workers are through, completing what is done, publishing what is to
+//! be told of it, forgetting what is old. Every process of role `all` or `api` would; one of them does.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{replaying, services};
+use crate::broker::rabbitmq::inspect::Inspector;
+use crate::broker::{Broker, Outgoing, Queue, Tags, Target};
+use crate::config::Config;
+use crate::desk::events::confirmed;
+use crate::domain::batch::TYPE_COMPLETED;
+use crate::domain::batch::round::{Depth, Next, Round};
+use crate::store::Store;
+use crate::store::batches::OutboxRow;
+
+/// Twice a second; while a round goes on, more often: whoever asked for a close waits for it.
+const SWEEP: Duration = Duration::from_millis(500);
+const SWEEP_IN_A_ROUND: Duration = Duration::from_millis(150);
+/// How long a process that died keeps others from sweeping.
+const LEASE_MS: i64 = 5_000;
+/// Batches that one round closes.
+const CANDIDATES_MAX: u32 = 10_000;
+/// Batches in one transaction.
+const AT_ONCE: usize = 100;
+/// Events and notices published together.
+const PUBLISHED_AT_ONCE: u32 = 200;
+const RETENTION_PAUSE: Duration = Duration::from_secs(3_600);
+/// Batches forgotten in one transaction.
+const FORGOTTEN_AT_ONCE: u32 = 100;
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// Whoever sweeps in this process.
+pub(super) struct Sweeper<B> {
+    store: Store,
+    broker: B,
+    config: Config,
+    owner: String,
+    is_ours: bool,
+    round: Option<Held>,
+    inspector: Option<Inspector>,
+    /// Whether this is the store of the others.
+    fault: watch::Receiver<Option<String>>,
+    began: Instant,
+    forget_at: Instant,
+    is_well: bool,
+}
+
+/// A round with what it may close.
+struct Held {
+    round: Round,
+    /// What was due, and when, as the workers began to watch.
+    candidates: Vec<i64>,
+    due_by_ms: i64,
+}
+
+impl<B: Broker> Sweeper<B> {
+    pub(super) fn new(
+        store: Store,
+        broker: B,
+        config: Config,
+        fault: watch::Receiver<Option<String>>,
+    ) -> Sweeper<B> {
+        let now = Instant::now();
+        Sweeper {
+            store,
+            broker,
+            config,
+            owner: replaying::owner(),
+            is_ours: false,
+            round: None,
+            inspector: None,
+            fault,
+            began: now,
+            forget_at: now,
+            is_well: true,
+        }
+    }
+
+    /// Sweeps until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let pause = if self.round.is_some() { SWEEP_IN_A_ROUND } else { SWEEP };
+            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                break;
+            }
+            // Never in a stranger's store.
+            if self.fault.borrow().is_some() {
+                self.round = None;
+                continue;
+            }
+            match self.sweep().await {
+                Ok(()) => self.is_well = true,
+                Err(error) => {
+                    // Once per trouble, not once per sweep.
+                    if self.is_well {
+                        warn!("batches are not swept: {error:#}");
+                    }
+                    self.is_well = false;
+                    self.inspector = None;
+                }
+            }
+            if Instant::now() >= self.forget_at {
+                self.forget_at = Instant::now() + RETENTION_PAUSE;
+                self.forget_old().await;
+            }
+        }
+        if self.is_ours
+            && let Err(error) = self.store.release_sweep(&self.owner).await
+        {
+            warn!("the right to sweep batches is not given back: {error:#}");
+        }
+        if let Some(inspector) = self.inspector {
+            inspector.close().await;
+        }
+    }
+
+    async fn sweep(&mut self) -> anyhow::Result<()> {
+        let due_by_ms = now_ms();
+        let is_due = !self.store.batches_due(due_by_ms, 1).await?.is_empty();
+        let done = self.store.batches_done(CANDIDATES_MAX).await?;
+        let is_work = is_due || !done.is_empty() || !self.store.outbox_waiting(1).await?.is_empty();
+        if !is_due {
+            metrics::gauge!("paperboy_batches_due").set(0.0);
+        }
+        if !is_work {
+            self.round = None;
+            if self.is_ours {
+                self.is_ours = false;
+                self.store.release_sweep(&self.owner).await?;
+            }
+            return Ok(());
+        }
+        self.is_ours = self.store.lease_sweep(&self.owner, due_by_ms, due_by_ms + LEASE_MS).await?;
+        if !self.is_ours {
+            self.round = None;
+            return Ok(());
+        }
+        self.complete(&done).await?;
+        self.publish().await?;
+        if is_due { self.go_on_with_round().await } else { self.end_round().await }
+    }
+
+    /// Completes these; their events are written down with it.
+    async fn complete(&self, done: &[i64]) -> anyhow::Result<()> {
+        // Data and what stands around it, well below what the workers read.
+        let bytes_max = self.config.limits.event_bytes_max / 2;
+        for numbers in done.chunks(AT_ONCE) {
+            let completed = self.store.complete_batches(numbers, bytes_max, now_ms()).await?;
+            metrics::counter!("paperboy_batches_total", "what" => "completed").increment(completed as u64);
+            info!(completed, "completed {completed} batches");
+        }
+        Ok(())
+    }
+
+    /// Publishes what is written down, each marked once it is confirmed; killed in between, it goes out again under
+    /// the same id.
+    async fn publish(&self) -> anyhow::Result<()> {
+        loop {
+            let rows = self.store.outbox_waiting(PUBLISHED_AT_ONCE).await?;
+            let publishes = rows.iter().map(|row| {
+                let (target, message) = outgoing(row);
+                confirmed(self.broker.publish(target, message))
+            });
+            let results = join_all(publishes).await;
+            let mut failure = None;
+            let sent = rows.iter().zip(results).filter_map(|(row, result)| {
+                result.map_err(|error| failure = Some(error)).is_ok().then_some(row.number)
+            });
+            let sent: Vec<i64> = sent.collect();
+            if !sent.is_empty() {
+                self.store.outbox_sent(&sent, now_ms()).await?;
+            }
+            if let Some(error) = failure {
+                return Err(anyhow::Error::from(error).context("what is to be told of batches waits"));
+            }
+            if rows.len() < PUBLISHED_AT_ONCE as usize || !self.keep_lease().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn keep_lease(&self) -> anyhow::Result<bool> {
+        let now_ms = now_ms();
+        self.store.lease_sweep(&self.owner, now_ms, now_ms + LEASE_MS).await
+    }
+
+    /// One look at the round that is under way, or its beginning.
+    async fn go_on_with_round(&mut self) -> anyhow::Result<()> {
+        if self.round.is_none() {
+            return self.begin_round().await;
+        }
+        // In this order: what was due, then what workers have heard, then what waits in the queue.
+        let due_by_ms = now_ms();
+        let candidates = self.store.batches_due(due_by_ms, CANDIDATES_MAX).await?;
+        #[expect(clippy::cast_precision_loss, reason = "batches of one round are few")]
+        metrics::gauge!("paperboy_batches_due").set(candidates.len() as f64);
+        let workers = self.store.workers().await?;
+        let depth = self.depth().await?;
+        let now_ms = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let Some(held) = &mut self.round else { return Ok(()) };
+        match held.round.judge(&workers, depth, now_ms) {
+            Next::Wait => Ok(()),
+            Next::Watch => {
+                (held.candidates, held.due_by_ms) = (candidates, due_by_ms);
+                if !self.store.watch_round(&self.owner, held.round.number).await? {
+                    self.round = None;
+                }
+                Ok(())
+            }
+            Next::Close => {
+                self.close().await?;
+                self.end_round().await?;
+                // Nobody waits for the next sweep.
+                let done = self.store.batches_done(CANDIDATES_MAX).await?;
+                self.complete(&done).await?;
+                self.publish().await
+            }
+            Next::Anew => {
+                debug!("a worker gave something back: the round for batches begins anew");
+                self.begin_round().await
+            }
+            Next::Forget(gone) => {
+                for process in gone {
+                    warn!(process, "worker `{process}` is gone; what it had in hand is in the queue again");
+                    self.store.worker_ends(&process).await?;
+                }
+                self.begin_round().await
+            }
+        }
+    }
+
+    async fn begin_round(&mut self) -> anyhow::Result<()> {
+        self.round = None;
+        if let Some(number) = self.store.begin_round(&self.owner).await? {
+            let workers = self.store.workers().await?;
+            let now_ms = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+            let round = Round::new(number, &workers, now_ms);
+            self.round = Some(Held { round, candidates: Vec::new(), due_by_ms: 0 });
+        }
+        Ok(())
+    }
+
+    async fn end_round(&mut self) -> anyhow::Result<()> {
+        match self.round.take() {
+            Some(held) => self.store.end_round(&self.owner, held.round.number).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the candidates that nothing has joined meanwhile.
+    async fn close(&mut self) -> anyhow::Result<()> {
+        let Some(held) = &self.round else { return Ok(()) };
+        for numbers in held.candidates.chunks(AT_ONCE) {
+            let number = held.round.number;
+            let closed =
+                self.store.close_batches(&self.owner, number, numbers, held.due_by_ms, now_ms()).await?;
+            let Some(closed) = closed else { break };
+            metrics::counter!("paperboy_batches_total", "what" => "closed").increment(closed as u64);
+            info!(closed, "closed {closed} batches");
+        }
+        Ok(())
+    }
+
+    async fn depth(&mut self) -> anyhow::Result<Depth> {
+        if self.inspector.is_none() {
+            let opened = services::inspector(&self.config).await;
+            self.inspector = Some(opened.map_err(|failure| anyhow::anyhow!("{}", failure.text()))?);
+        }
+        let Some(inspector) = &self.inspector else { anyhow::bail!("no connection") };
+        let queue = inspector.topology().queue(Queue::Events);
+        let depths = inspector.depths(&[queue]).await?;
+        let depth = depths
+            .first()
+            .copied()
+            .flatten()
+            .ok_or_else(|| anyhow::anyhow!("there is no queue of events"))?;
+        Ok(Depth { ready: depth.ready, consumers: depth.consumers })
+    }
+
+    async fn forget_old(&self) {
+        let age_ms = i64::from(self.config.batches.retention_days) * 86_400_000;
+        loop {
+            match self.store.forget_batches(now_ms() - age_ms, FORGOTTEN_AT_ONCE).await {
+                Ok((0, 0)) => return,
+                Ok((completed, others)) => {
+                    metrics::counter!("paperboy_batches_forgotten_total").increment(completed + others);
+                    info!(completed, others, "forgot {completed} completed batches");
+                    if others > 0 {
+                        warn!(others, "forgot {others} batches that were never completed");
+                    }
+                }
+                Err(error) => {
+                    warn!("old batches stay: {error:#}");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn outgoing(row: &OutboxRow) -> (Target, Outgoing) {
+    let tags =
+        Tags { message_id: Some(row.event_id.clone()), kind: Some(row.kind.clone()), ..Tags::default() };
+    let target = if row.kind == TYPE_COMPLETED { Target::Events } else { Target::Notices };
+    (target, Outgoing { body: Bytes::from(row.body.clone()), tags })
+}
