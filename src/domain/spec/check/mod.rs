@@ -329,8 +329,8 @@ mod tests {
             "retry": {"when_down": "park"},
         });
         let faults = faults(changes);
-        assert_eq!(faults.len(), 2);
-        assert!(faults.iter().all(|fault| fault.ends_with("is not supported yet")), "{faults:?}");
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].ends_with("is not supported yet"), "{faults:?}");
     }
 
     #[test]
