@@ -18,8 +18,9 @@
 //!
 //! A message that stays in hand also costs those behind it: they can no longer be acknowledged together. So **where a
 //! queue brings two thousand messages a second for quick endpoints, those for slow ones are served aside**, in another
-//! queue whose places they then hold. And since whoever is put off comes back to ask again, it is put off for about as
-//! long as its endpoint has been crowded: the worse the endpoint, the less is asked for it.
+//! queue whose places they then hold; not where that is full itself, and in a second no more than it has places. And since
+//! whoever is put off comes back to ask again, it is told how long its endpoint has been crowded and by how many: the
+//! worse the endpoint, the less is asked for it.
 //!
 //! The endpoint is the subscription. Time is in milliseconds from any beginning.
 
@@ -39,7 +40,7 @@ const SILENCE_MS_MIN: u64 = 10;
 const FORGET_MS: u64 = 60_000;
 const SWEEP_MS: u64 = 5_000;
 /// From so many messages a second for quick endpoints on, a queue is kept clear of slow ones.
-const BUSY_EACH_SECOND: u32 = 2_000;
+const BUSY_EACH_SECOND: usize = 2_000;
 /// An endpoint is crowded until nobody has been put off for this long, or for as long as it was crowded.
 const UNCROWDED_MS_MIN: u64 = 4_000;
 
@@ -52,8 +53,16 @@ pub enum Admission {
     Wait,
     /// To be sent to the queue aside, where it is likely to get one.
     Aside,
-    /// To be put off. Its endpoint has been crowded for so long.
-    Defer { crowded_ms: u64 },
+    /// To be put off.
+    Defer(Crowded),
+}
+
+/// The time in which messages for an endpoint have been put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crowded {
+    pub lasted_ms: u64,
+    /// How many were, this one included.
+    pub put_off: u64,
 }
 
 /// A queue and how many places it has.
@@ -70,17 +79,22 @@ pub struct Places<const QUEUES: usize> {
     tenants: HashMap<Tenant, Slow<QUEUES>>,
     /// Held by slow endpoints.
     slow: [usize; QUEUES],
+    /// Held by anybody.
+    held: [usize; QUEUES],
+    /// What each queue brings for quick endpoints.
     quick: [Flow; QUEUES],
+    /// What is sent aside.
+    aside: Flow,
     swept_ms: u64,
 }
 
-/// What a queue brings for quick endpoints, counted by the second.
+/// Messages, counted by the second.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flow {
     second: u64,
-    count: u32,
+    count: usize,
     /// The count of the second before.
-    before: u32,
+    before: usize,
 }
 
 /// What the slow endpoints of one tenant hold.
@@ -113,6 +127,7 @@ struct Endpoint<const QUEUES: usize> {
 struct Crowd {
     since_ms: u64,
     last_ms: u64,
+    put_off: u64,
 }
 
 /// One endpoint as people are shown it.
@@ -136,8 +151,9 @@ enum Pace {
 
 impl<const QUEUES: usize> Default for Places<QUEUES> {
     fn default() -> Self {
-        let (slow, quick) = ([0; QUEUES], [Flow::default(); QUEUES]);
-        Places { endpoints: HashMap::new(), tenants: HashMap::new(), slow, quick, swept_ms: 0 }
+        let (slow, held, quick) = ([0; QUEUES], [0; QUEUES], [Flow::default(); QUEUES]);
+        let (endpoints, tenants, aside) = (HashMap::new(), HashMap::new(), Flow::default());
+        Places { endpoints, tenants, slow, held, quick, aside, swept_ms: 0 }
     }
 }
 
@@ -159,12 +175,14 @@ impl<const QUEUES: usize> Places<QUEUES> {
         endpoint.asked_ms = now_ms;
         let pace = endpoint.pace(now_ms);
         endpoint.count(pace, &mut self.tenants, &mut self.slow);
-        if pace == Pace::Quick {
-            self.quick[at.queue].note(now_ms);
-        }
 
         let Lane { queue, capacity } = at;
-        let aside = aside.filter(|_| pace == Pace::Slow && self.quick[queue].is_busy(now_ms));
+        let aside = aside.filter(|aside| {
+            pace == Pace::Slow
+                && self.quick[queue].of_a_second(now_ms) >= BUSY_EACH_SECOND
+                && self.aside.in_this_second(now_ms) < aside.capacity
+                && self.held[aside.queue] < aside.capacity - aside.capacity / 4
+        });
         let left = capacity.saturating_sub(self.slow[queue]);
         let admission = match (pace, aside) {
             (Pace::Quick, _) => {
@@ -178,13 +196,21 @@ impl<const QUEUES: usize> Places<QUEUES> {
             (Pace::Slow, Some(aside)) if endpoint.has_room(aside, pace, &self.tenants, &self.slow) => {
                 Admission::Aside
             }
+            // It holds all it may there; here it would be in the way.
             (Pace::Slow, Some(_)) => endpoint.put_off(now_ms),
             _ if endpoint.has_room(at, pace, &self.tenants, &self.slow) => Admission::In,
             // Only an endpoint that is being asked can be heard from soon.
             (Pace::Unheard, _) if endpoint.total() > 0 => Admission::Wait,
             _ => endpoint.put_off(now_ms),
         };
+        if admission == Admission::Aside {
+            self.aside.note(now_ms);
+        }
         if admission == Admission::In {
+            if pace == Pace::Quick {
+                self.quick[queue].note(now_ms);
+            }
+            self.held[queue] += 1;
             endpoint.enter(queue, now_ms);
             if endpoint.is_slow {
                 self.slow[queue] += 1;
@@ -207,6 +233,7 @@ impl<const QUEUES: usize> Places<QUEUES> {
         now_ms: u64,
     ) -> bool {
         let Some(endpoint) = self.endpoints.get_mut(subscription) else { return false };
+        self.held[queue] = self.held[queue].saturating_sub(1);
         endpoint.held[queue] = endpoint.held[queue].saturating_sub(1);
         endpoint.began_ms = endpoint.began_ms.saturating_sub(began_ms);
         if endpoint.is_slow {
@@ -295,14 +322,17 @@ impl Flow {
         self.count = self.count.saturating_add(1);
     }
 
-    fn is_busy(&self, now_ms: u64) -> bool {
-        let seconds = (now_ms / 1_000).saturating_sub(self.second);
-        let last_whole = match seconds {
+    /// In the last whole second, or this one if there are more by now.
+    fn of_a_second(&self, now_ms: u64) -> usize {
+        match (now_ms / 1_000).saturating_sub(self.second) {
             0 => self.count.max(self.before),
             1 => self.count,
             _ => 0,
-        };
-        last_whole >= BUSY_EACH_SECOND
+        }
+    }
+
+    fn in_this_second(&self, now_ms: u64) -> usize {
+        if now_ms / 1_000 == self.second { self.count } else { 0 }
     }
 }
 
@@ -336,9 +366,10 @@ impl<const QUEUES: usize> Endpoint<QUEUES> {
             let lasted_ms = crowd.last_ms.saturating_sub(crowd.since_ms);
             now_ms.saturating_sub(crowd.last_ms) <= lasted_ms.max(UNCROWDED_MS_MIN)
         });
-        let since_ms = lasting.map_or(now_ms, |crowd| crowd.since_ms);
-        self.crowd = Some(Crowd { since_ms, last_ms: now_ms });
-        Admission::Defer { crowded_ms: now_ms.saturating_sub(since_ms) }
+        let (since_ms, put_off) = lasting.map_or((now_ms, 0), |crowd| (crowd.since_ms, crowd.put_off));
+        let put_off = put_off.saturating_add(1);
+        self.crowd = Some(Crowd { since_ms, last_ms: now_ms, put_off });
+        Admission::Defer(Crowded { lasted_ms: now_ms.saturating_sub(since_ms), put_off })
     }
 
     fn enter(&mut self, queue: usize, now_ms: u64) {

@@ -1,6 +1,5 @@
 //! Putting a message off without using an attempt: 4, 8 … 256 units, until it has waited too long. Where its endpoint
-//! has been crowded for some time it waits twice as long at once: the more often it came back, the more it would cost
-//! the others.
+//! has been crowded for some time, or by many, it waits longer at once: whoever comes back in vain costs the others.
 
 use std::time::Duration;
 
@@ -9,18 +8,21 @@ use super::report;
 use super::step::Step;
 use crate::broker::{Message, Tags};
 use crate::domain::history::History;
+use crate::domain::places::Crowded;
 
 const FIRST_WAIT: u32 = 4;
 const DOUBLINGS_MAX: u32 = 6;
-/// What is put off waits for so many times as long as its endpoint has been crowded, so that few come back in vain.
-const CROWD_TIMES: u128 = 2;
+/// What is put off waits for so many times as long as its endpoint has been crowded.
+const CROWD_TIMES: u64 = 2;
+/// And for so long that of all that were put off no more than this come back in a second.
+const BACK_EACH_SECOND: u64 = 64;
 const WAIT_MAX: u32 = FIRST_WAIT << DOUBLINGS_MAX;
 
 /// Why a message is put off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// Its endpoint is slow or silent and holds as many places as it may, and has been so crowded for some time.
-    Busy { crowded: Duration },
+    Busy(Crowded),
     /// Nobody can say who wants the events of its tenant.
     Unknown,
     /// This process could not even try: no open files or memory left.
@@ -33,7 +35,7 @@ impl Cause {
     /// The word for it in logs and metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Cause::Busy { .. } => "busy",
+            Cause::Busy(_) => "busy",
             Cause::Unknown => "unknown",
             Cause::Lack => "lack",
             Cause::Store => "store",
@@ -62,8 +64,9 @@ pub(super) fn units(
     }
     let by_itself = FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX);
     let by_crowd = match cause {
-        Cause::Busy { crowded } => {
-            let units = (CROWD_TIMES * crowded.as_millis()).div_ceil(unit.as_millis().max(1));
+        Cause::Busy(Crowded { lasted_ms, put_off }) => {
+            let wait_ms = (CROWD_TIMES * lasted_ms).max(put_off * 1_000 / BACK_EACH_SECOND);
+            let units = u128::from(wait_ms).div_ceil(unit.as_millis().max(1));
             u32::try_from(units).unwrap_or(u32::MAX).min(WAIT_MAX).next_power_of_two()
         }
         Cause::Unknown | Cause::Lack | Cause::Store => 0,
@@ -126,16 +129,25 @@ mod tests {
         assert_eq!(wait_of(60), Target::Delay(8));
     }
 
+    fn crowded(lasted_ms: u64, put_off: u64, unit: Duration) -> Option<u32> {
+        let tags = Tags { deferrals: 1, first_seen_ms: Some(0), ..Tags::default() };
+        units(&tags, Cause::Busy(Crowded { lasted_ms, put_off }), unit, 0, DAY)
+    }
+
     #[test]
     fn waits_twice_as_long_as_its_endpoint_has_been_crowded() {
-        let tags = Tags { deferrals: 1, first_seen_ms: Some(0), ..Tags::default() };
-        let crowded_s = |s| Cause::Busy { crowded: Duration::from_secs(s) };
-        let wait = |s, unit| units(&tags, crowded_s(s), unit, 0, DAY);
-        assert_eq!(wait(0, SECOND), Some(8));
-        assert_eq!(wait(4, SECOND), Some(8));
-        assert_eq!(wait(5, SECOND), Some(16));
-        assert_eq!(wait(3_600, SECOND), Some(256));
-        assert_eq!(wait(1, Duration::from_millis(20)), Some(128));
+        assert_eq!(crowded(0, 1, SECOND), Some(8));
+        assert_eq!(crowded(4_000, 1, SECOND), Some(8));
+        assert_eq!(crowded(5_000, 1, SECOND), Some(16));
+        assert_eq!(crowded(3_600_000, 1, SECOND), Some(256));
+        assert_eq!(crowded(1_000, 1, Duration::from_millis(20)), Some(128));
+    }
+
+    #[test]
+    fn waits_longer_where_many_wait() {
+        assert_eq!(crowded(0, 64 * 8, SECOND), Some(8));
+        assert_eq!(crowded(0, 64 * 9, SECOND), Some(16));
+        assert_eq!(crowded(1_000, 1_000_000, SECOND), Some(256));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::broker::{Queue, Windows};
 use crate::domain::name::SubscriptionId;
-use crate::domain::places::{Admission, Lane, Places as Rule, SlowEndpoint};
+use crate::domain::places::{Admission, Crowded, Lane, Places as Rule, SlowEndpoint};
 use crate::domain::subscription::Subscription;
 
 /// At the door the rule is asked again this often, beside every answer of the endpoint.
@@ -34,10 +34,8 @@ pub(super) enum Entrance<'a> {
     Place(Place<'a>),
     /// To be sent to the retries, where slow endpoints are served while its own queue is busy.
     Aside,
-    /// To be put off; its endpoint has been crowded for so long.
-    Full {
-        crowded: Duration,
-    },
+    /// To be put off.
+    Full(Crowded),
 }
 
 /// A place that is held; dropped, it is free again.
@@ -96,9 +94,7 @@ impl Places {
         match self.rule().ask(lane(queue), aside, tenant, &subscription.id, now_ms) {
             Admission::In => Some(Entrance::Place(self.place(queue, subscription, now_ms))),
             Admission::Aside => Some(Entrance::Aside),
-            Admission::Defer { crowded_ms } => {
-                Some(Entrance::Full { crowded: Duration::from_millis(crowded_ms) })
-            }
+            Admission::Defer(crowded) => Some(Entrance::Full(crowded)),
             Admission::Wait => None,
         }
     }

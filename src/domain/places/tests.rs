@@ -17,7 +17,7 @@ fn endpoint(tenant: usize, n: usize) -> SubscriptionId {
 }
 
 fn is_put_off(admission: Admission) -> bool {
-    matches!(admission, Admission::Defer { .. })
+    matches!(admission, Admission::Defer(_))
 }
 
 /// Places and the requests under way, by endpoint (tenant and number) and beginning.
@@ -247,11 +247,38 @@ fn nothing_is_sent_aside_beyond_the_places_there() {
 }
 
 #[test]
+fn no_more_is_sent_aside_in_a_second_than_there_are_places() {
+    let mut world = World::default();
+    world.flood_for(29, &[(0, 0)]);
+    bring(&mut world, 2_100);
+    bring(&mut world, 2_100);
+    let held = world.held((0, 0));
+    let sent = (0..200).filter(|_| ask_aside(&mut world, (0, 0), Some(ASIDE)) == Admission::Aside).count();
+    assert_eq!(sent, ASIDE.capacity, "what is on its way is held by nobody yet");
+    assert_eq!(world.held((0, 0)), held);
+    bring(&mut world, 2_100);
+    assert_eq!(ask_aside(&mut world, (0, 0), Some(ASIDE)), Admission::Aside, "in the next second");
+}
+
+#[test]
+fn nothing_is_sent_aside_where_others_fill_the_places() {
+    let mut world = World::default();
+    world.flood_for(29, &[(0, 0)]);
+    bring(&mut world, 2_100);
+    bring(&mut world, 2_100);
+    for n in 0..ASIDE.capacity - ASIDE.capacity / 4 {
+        let (tenant, endpoint) = (tenant(2_000 + n), endpoint(2_000 + n, 0));
+        assert_eq!(world.places.ask(ASIDE, None, &tenant, &endpoint, world.now_ms), Admission::In);
+    }
+    assert_ne!(ask_aside(&mut world, (0, 0), Some(ASIDE)), Admission::Aside);
+}
+
+#[test]
 fn what_is_put_off_is_told_how_long_its_endpoint_has_been_crowded() {
     let mut world = World::default();
     let crowded = |world: &mut World| loop {
-        if let Admission::Defer { crowded_ms } = world.ask((0, 0)) {
-            return crowded_ms;
+        if let Admission::Defer(crowded) = world.ask((0, 0)) {
+            return crowded.lasted_ms;
         }
         world.now_ms += 1;
     };
