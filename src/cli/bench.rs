@@ -65,7 +65,7 @@ struct Sizes {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Deliveries in the queue that a worker empties; `backlog` has 15 times as many
-    #[arg(long, default_value_t = 20_000, value_parser = RangedU64ValueParser::<usize>::new().range(10..=1_000_000))]
+    #[arg(long, default_value_t = 60_000, value_parser = RangedU64ValueParser::<usize>::new().range(10..=1_000_000))]
     events: usize,
     /// Endpoints they go to, one subscription each
     #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]

@@ -114,6 +114,7 @@ impl From<Refused> for Failure {
                     "dead letter" => "dead list",
                     "replay" => "dead jobs",
                     "key" => "key list",
+                    "batch" => "batch list",
                     _ => "subscription list",
                 };
                 Failure::world(text).hint(format!("`paperboy {words}` shows them"))

@@ -52,10 +52,6 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         };
         let mut request = match request::build(subscription, event, &message.body, &context) {
             Ok(request) => request,
-            Err(error) if subscription.is_interactive(event) => {
-                report::not_built(event, subscription, &error);
-                return Step::Done(Ending::Answered);
-            }
             Err(error) => {
                 // Trying again would build the same: not an attempt, and no use in one.
                 let mut tags = tags();

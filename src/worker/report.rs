@@ -12,7 +12,6 @@ use crate::broker::{Message, Tags};
 use crate::domain::batch::{BatchId, Joined, Unkept};
 use crate::domain::event::Event;
 use crate::domain::outcome::{Answer, Outcome};
-use crate::domain::request::BuildError;
 use crate::domain::retry::{Reason, Verdict};
 use crate::domain::subscription::Subscription;
 
@@ -71,12 +70,6 @@ impl Meters {
             }
         }
     }
-}
-
-/// An interactive event has nothing to make its request of.
-pub(super) fn not_built(event: &Event<'_>, subscription: &Subscription, why: &BuildError) {
-    let (id, subscription) = (&event.id, &subscription.id);
-    info!(event.id = %id, %subscription, "interactive event `{id}` is not sent: {why}");
 }
 
 /// A delivery, or an event without its subscription, was given up.

@@ -90,6 +90,22 @@ async fn an_interactive_event_is_sent_once_and_its_answer_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interactive_event_no_request_can_be_made_of_is_a_dead_letter() {
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let serve = app.serve("all").await;
+    let mut document = publishing(&receiver.url("/documents/:id"));
+    (document["events"], document["interactive"]) = (json!([]), json!(["#"]));
+    app.subscribe(document).await;
+    // Without a document there is nothing to put into the URL.
+    app.amqp().await.publish("a.b", &event("evt_1", "acme", "a.b"), BasicProperties::default()).await;
+    let dead = app.wait_for_dead(1, 20).await;
+    assert_eq!((&dead[0]["reason"], &dead[0]["attempts"]), (&json!("permanent"), &json!(0)));
+    assert_eq!(receiver.count(), 0);
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_json_or_too_large_is_counted_and_delivered_all_the_same() {
     let app = App::new();
     let receiver = Receiver::start(|hit| match hit.id() {

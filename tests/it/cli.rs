@@ -506,3 +506,17 @@ async fn what_changes_something_answers_scripts_too() {
     assert_eq!(removed["status"], "removed");
     assert_eq!(app.json(&["dead", "discard", "--all", "--yes"]).await[0]["discarded"], 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_looked_for_where_it_would_be_listed() {
+    let app = App::new();
+    app.migrate().await;
+    for (arguments, list) in [
+        (["batch", "show", "b_1"], "batch list"),
+        (["subscription", "show", "sub_1"], "subscription list"),
+        (["dead", "show", "dl_1"], "dead list"),
+    ] {
+        let (_, hint) = one_error(&app, &arguments, WORLD).await;
+        assert_eq!(hint, format!("hint: `paperboy {list}` shows them"));
+    }
+}

@@ -7,7 +7,7 @@ use crate::cli::bench::crowd::Crowd;
 use crate::cli::bench::figures::{Figure, Round};
 
 /// Times the events of the other scenarios.
-const TIMES: usize = 15;
+const TIMES: usize = 5;
 
 pub(super) fn scenario(sizes: &Sizes) -> Scenario {
     let crowd = Crowd::simple("backlog", sizes.endpoints);

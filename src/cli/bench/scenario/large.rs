@@ -11,7 +11,7 @@ const MIB: usize = 1024 * 1024;
 /// So that everything a worker has taken is in flight at once.
 const ANSWER_MS: u32 = 1_000;
 /// One large event for so many usual ones, and no more than this many.
-const FEWER: usize = 50;
+const FEWER: usize = 150;
 const EVENTS_MAX: usize = 1_000;
 
 pub(super) fn scenario(sizes: &Sizes) -> Scenario {

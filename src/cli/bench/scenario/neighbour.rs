@@ -16,7 +16,7 @@ const ENDPOINTS: usize = 10;
 /// A subscription's default, where the loop lasts two of them.
 const TIMEOUT_S_MAX: u32 = 30;
 /// Events that warm a worker up, as a part of the usual ones.
-const WARM_UP_PART: usize = 10;
+const WARM_UP_PART: usize = 30;
 /// What has to arrive within the loop's time.
 const ARRIVED_PERCENT: f64 = 95.0;
 
