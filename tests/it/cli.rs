@@ -517,6 +517,6 @@ async fn what_is_not_there_is_looked_for_where_it_would_be_listed() {
         (["dead", "show", "dl_1"], "dead list"),
     ] {
         let (_, hint) = one_error(&app, &arguments, WORLD).await;
-        assert_eq!(hint, format!("hint: `paperboy {list}` shows them"));
+        assert_eq!(hint, format!("`paperboy {list}` shows them"));
     }
 }
