@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::app::{event, subscription};
-use crate::support::{App, Ledger, Receiver, Reply, eventually, free_port};
+use crate::support::{Amqp, App, Ledger, Receiver, Reply, Serve, eventually, free_port};
 
 /// Longer than any test.
 const NEVER: Duration = Duration::from_secs(600);
@@ -29,6 +29,13 @@ fn events(prefix: &str, tenant: &str, count: usize) -> Vec<(String, Vec<u8>)> {
     (0..count).map(|n| ("a.b".to_owned(), event(&format!("{prefix}_{n}"), tenant, "a.b"))).collect()
 }
 
+/// The window of fresh events is as large as it gets (24 of 40) once it has seen that messages are small.
+async fn widen(serve: &Serve, amqp: &Amqp) {
+    amqp.publish_all(events("first", "well", 100)).await;
+    let window = || async { (serve.metric("paperboy_window", "queue=\"events\"").await - 24.0).abs() < 0.1 };
+    eventually("the window is whole", 30, window).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_endpoint_leaves_half_of_the_places_to_the_others() {
     let mut app = App::new();
@@ -38,10 +45,7 @@ async fn a_hanging_endpoint_leaves_half_of_the_places_to_the_others() {
     let serve = app.serve("all").await;
     app.subscribe_all(&[hanging(&receiver, 120), subscription("well", &receiver.url("/well"))]).await;
     let amqp = app.amqp().await;
-    // The window is as large as it gets once it has seen that messages are small.
-    amqp.publish_all(events("first", "well", 100)).await;
-    let window = || async { (serve.metric("paperboy_window", "queue=\"events\"").await - 24.0).abs() < 0.1 };
-    eventually("the window is whole", 30, window).await;
+    widen(&serve, &amqp).await;
     let mixed = events("bad", "hog", 200).into_iter().zip(events("good", "well", 200));
     amqp.publish_all(mixed.flat_map(|(bad, good)| [bad, good])).await;
 
@@ -95,9 +99,7 @@ async fn a_channel_whose_oldest_message_takes_its_time_is_left_to_it() {
     let serve = app.serve("all").await;
     app.subscribe_all(&[hanging(&receiver, 120), subscription("well", &receiver.url("/well"))]).await;
     let amqp = app.amqp().await;
-    amqp.publish_all(events("first", "well", 100)).await;
-    let window = || async { (serve.metric("paperboy_window", "queue=\"events\"").await - 24.0).abs() < 0.1 };
-    eventually("the window is whole", 30, window).await;
+    widen(&serve, &amqp).await;
     amqp.publish_all(events("bad", "hog", 1)).await;
     let hangs = || async { serve.metric("paperboy_held_by_slow", "queue=\"events\"").await > 0.5 };
     eventually("one hangs", 30, hangs).await;
