@@ -6,7 +6,7 @@ use super::balance::Ending;
 use super::places::Entrance;
 use super::report::Attempted;
 use super::step::Step;
-use super::{Worker, answers, clock, defer, report, step};
+use super::{Worker, answers, clock, defer, step};
 use crate::broker::{Broker, Message, Queue, Tags};
 use crate::cache::Directory;
 use crate::domain::cause::Cause;
