@@ -5,10 +5,14 @@ use serde_json::Value;
 
 use super::{Common, Failure, Moment, moment, output};
 use crate::desk::deliveries::row_json;
+use crate::desk::now_ms;
 use crate::store::Store;
 use crate::store::deliveries::{Cursor, DeliveryFilter, LIST_LIMIT, StatusRange, What};
 
 /// List attempts and what else befell deliveries.
+///
+/// Quick by event, document or subscription. Anything else looks at every row: of the last 24 hours, unless `--since` says
+/// otherwise.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   paperboy deliveries list --tenant acme --failures --since 1h
@@ -42,10 +46,11 @@ pub(in crate::cli) struct List {
     /// Only delivered, retry, dead, deferred, replayed, unmatched or answered
     #[arg(long)]
     pub(super) what: Option<String>,
-    /// Only failed attempts and deliveries given up
+    /// Only failed attempts, deliveries given up and calls not taken
     #[arg(long)]
     pub(super) failures: bool,
-    /// Not before this moment: `2026-11-22T09:00:00Z`, or an age such as `15m`, `24h`, `7d`
+    /// Not before this moment: `2026-11-22T09:00:00Z`, or an age such as `15m`, `24h`, `7d`; without an event, a document or
+    /// a subscription 24h
     #[arg(long, value_parser = moment)]
     pub(super) since: Option<Moment>,
     /// Before this moment
@@ -98,10 +103,16 @@ impl List {
     }
 
     pub(super) async fn run(self, common: &Common, store: &Store) -> Result<(), Failure> {
-        let page = store.deliveries(&self.filter()?).await?;
+        let (json, asked) = (common.json, self.filter()?);
+        let had_since = asked.since_ms.is_some();
+        let filter = asked.bounded(now_ms());
+        let is_bounded = !had_since && filter.since_ms.is_some();
+        let page = store.deliveries(&filter).await?;
         print(common, &page.rows.iter().map(row_json).collect::<Vec<_>>());
         if let Some(next) = page.next {
             eprintln!("there are more: `--after {next}`");
+        } else if is_bounded && !json {
+            eprintln!("nothing before the last 24 hours was looked at: `--since 7d` goes further back");
         }
         Ok(())
     }
