@@ -64,7 +64,16 @@ pub(in crate::cli) struct List {
     pub(super) after: Option<String>,
 }
 
+/// Said behind a list that might have more.
+pub(super) const BOUNDED: &str = "only 24 hours were looked at: `--since 7d` goes further back";
+
 impl List {
+    /// Whether it goes back a day because nobody says otherwise.
+    pub(super) fn is_bounded(&self) -> bool {
+        let is_quick = self.event.is_some() || self.document.is_some() || self.subscription.is_some();
+        self.since.is_none() && !is_quick
+    }
+
     fn filter(self) -> Result<DeliveryFilter, Failure> {
         let status = self.status.map(|text| {
             StatusRange::parse(&text).ok_or_else(|| {
@@ -103,16 +112,14 @@ impl List {
     }
 
     pub(super) async fn run(self, common: &Common, store: &Store) -> Result<(), Failure> {
-        let (json, asked) = (common.json, self.filter()?);
-        let had_since = asked.since_ms.is_some();
-        let filter = asked.bounded(now_ms());
-        let is_bounded = !had_since && filter.since_ms.is_some();
+        let is_bounded = self.is_bounded();
+        let filter = self.filter()?.bounded(now_ms());
         let page = store.deliveries(&filter).await?;
         print(common, &page.rows.iter().map(row_json).collect::<Vec<_>>());
         if let Some(next) = page.next {
             eprintln!("there are more: `--after {next}`");
-        } else if is_bounded && !json {
-            eprintln!("nothing before the last 24 hours was looked at: `--since 7d` goes further back");
+        } else if is_bounded && !common.json {
+            eprintln!("{BOUNDED}");
         }
         Ok(())
     }
