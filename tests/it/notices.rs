@@ -184,8 +184,8 @@ async fn the_first_success_after_a_start_ends_the_row_that_was_there_before() {
     let mut app = App::new();
     app.set("AUTO_DISABLE__AFTER_H", "1");
     let receiver = Receiver::start(|_| Reply::status(204)).await;
-    let made = app.subscribe(stubborn(&receiver.url("/"))).await;
     app.serve("all").await.stop().await;
+    let made = app.subscribe(stubborn(&receiver.url("/"))).await;
     app.sql(&row_of(&made.id)).await;
     let failing = async || app.json(&["status"]).await[0]["troubled"]["failing_in_all"].clone();
     assert_eq!(failing().await, 1);
