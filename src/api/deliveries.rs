@@ -10,16 +10,29 @@ use super::problem::Problem;
 use super::request::Query;
 use crate::desk::Refused;
 use crate::desk::deliveries::{Of, hide_worker, row_json};
+use crate::desk::moment::precise;
 use crate::desk::wanted::Wanted;
 use crate::domain::key::Scope;
+use crate::store::deliveries::What;
 
 const LIMIT_MAX: u32 = 500;
 
 pub(super) fn operations() -> Vec<Operation> {
-    let whats = ["delivered", "retry", "dead", "deferred", "replayed", "unmatched"];
+    let whats = What::ALL.map(What::as_str);
+    let mut page = answers_page("A page of the log", "Delivery");
+    let shape = &mut page["content"]["application/json"]["schema"];
+    shape["properties"]["since"] = json!({
+        "type": ["string", "null"], "format": "date-time",
+        "description": "how far back was looked; `null`: as far as the log goes",
+    });
+    shape["required"] = json!(["data", "next_cursor", "since"]);
     let own = [
         in_query("what", "only this", json!({ "enum": whats })),
-        in_query("failures", "only failed attempts and what was given up", json!({ "type": "boolean" })),
+        in_query(
+            "failures",
+            "only failed attempts and what was given up or not taken",
+            json!({ "type": "boolean" }),
+        ),
     ];
     vec![
         Operation {
@@ -29,10 +42,11 @@ pub(super) fn operations() -> Vec<Operation> {
             scope: Scope::Read,
             summary: "List attempts and what else befell deliveries, newest first",
             description: "The delivery log: written once a second, kept for `delivery_log_days`. Quick by event, \
-                document or subscription; anything else wants a `since`.",
+                document or subscription; anything else looks at every row since `since`, 24 hours where it is not \
+                given.",
             parameters: super::filters::parameters(own, "since the attempt began"),
             body: None,
-            answers: vec![(200, answers_page("A page of the log", "Delivery"))],
+            answers: vec![(200, page)],
             problems: vec![],
             is_change: false,
             handler: handler!(list),
@@ -68,7 +82,8 @@ async fn list(call: Call) -> Answer {
         data.iter_mut().for_each(hide_worker);
     }
     let next = page.next.map(|next| next.to_string());
-    Ok(json_answer(StatusCode::OK, &json!({ "data": data, "next_cursor": next })))
+    let since = filter.since_ms.map(precise);
+    Ok(json_answer(StatusCode::OK, &json!({ "data": data, "next_cursor": next, "since": since })))
 }
 
 async fn show(call: Call) -> Answer {

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -26,6 +28,12 @@ const CANARY_WAIT: Duration = Duration::from_secs(60);
 const CANARY_LOOK: Duration = Duration::from_millis(500);
 /// How often `serve` looks for replays that were left to it.
 const LOOK: Duration = Duration::from_secs(2);
+/// Replays that one process works on at once.
+const PLACES: usize = 4;
+/// Replays that are looked at for those that may be taken.
+const LOOKED_AT: u32 = 8;
+/// How long `serve` works on one while others wait for a place.
+const TURN: Duration = Duration::from_secs(10);
 
 /// How work on a replay ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +49,8 @@ pub(super) enum Finish {
     Broken(String),
     /// This process is to end.
     Ended,
+    /// Its turn is over, and another one waits.
+    Turned,
 }
 
 /// Who works on replays in this process.
@@ -50,6 +60,8 @@ pub(super) struct Replaying<'a, B> {
     /// The name of this process, unlike that of any other.
     pub(super) owner: String,
     pub(super) stop: CancellationToken,
+    /// How long one job is worked on while others that were left wait; none: to its end.
+    pub(super) turn: Option<Duration>,
 }
 
 fn now_ms() -> i64 {
@@ -81,7 +93,7 @@ impl<B: Broker> Replaying<'_, B> {
             Ok(finish) => finish,
             Err(error) => {
                 // The store may be away: the lease ends by itself.
-                let _ = self.store.replay_release(job.id, &self.owner).await;
+                let _ = self.store.replay_release(job.id, &self.owner, now_ms()).await;
                 return Err(error);
             }
         };
@@ -97,7 +109,7 @@ impl<B: Broker> Replaying<'_, B> {
     }
 
     async fn released(&self, job: i64, finish: Finish) -> anyhow::Result<Finish> {
-        self.store.replay_release(job, &self.owner).await?;
+        self.store.replay_release(job, &self.owner, now_ms()).await?;
         Ok(finish)
     }
 
@@ -111,6 +123,7 @@ impl<B: Broker> Replaying<'_, B> {
         let mut log = self.store.delivery_log(&self.owner[..self.owner.rfind(':').unwrap_or(0)]);
         let mut canaries = job.what.canary;
         let pace = Duration::from_secs(1).checked_div(job.what.rate).unwrap_or(Duration::ZERO);
+        let mut turn_began = Instant::now();
         loop {
             let limit = match (canaries, job.what.rate) {
                 (0, 0) => BATCH,
@@ -147,6 +160,12 @@ impl<B: Broker> Replaying<'_, B> {
             }
             if self.stop.run_until_cancelled(sleep_until(begun + pace * count)).await.is_none() {
                 return Ok(Finish::Ended);
+            }
+            if self.turn.is_some_and(|turn| turn_began.elapsed() >= turn) {
+                if !self.store.replays_left(now_ms(), 1).await?.is_empty() {
+                    return Ok(Finish::Turned);
+                }
+                turn_began = Instant::now();
             }
         }
     }
@@ -258,23 +277,56 @@ fn record_of(item: &ReplayItem, job: &ReplayJob, at_ms: i64) -> Option<Record> {
     })
 }
 
-/// Works on what was left to `serve`, one replay after the other, until `stop`.
+/// Works on what was left to `serve` until `stop`: a few replays at once, one of each tenant, and in turns where more
+/// wait than there are places. A slow one keeps nobody else's waiting.
 pub(super) async fn take_over(store: Store, broker: impl Broker, stop: CancellationToken) {
-    let replaying = Replaying { store: &store, broker: &broker, owner: owner(), stop: stop.clone() };
-    while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
-        let job = match store.replay_left(now_ms()).await {
-            Ok(Some(job)) => job,
-            Ok(None) => continue,
+    let (owner, turn) = (owner(), Some(TURN));
+    let replaying = Replaying { store: &store, broker: &broker, owner, stop: stop.clone(), turn };
+    let mut at_work = FuturesUnordered::new();
+    let mut taken: Vec<(i64, Option<String>)> = Vec::new();
+    let mut next_look = Instant::now();
+    loop {
+        tokio::select! {
+            Some(ended) = at_work.next() => {
+                taken.retain(|(id, _)| *id != ended);
+                continue;
+            }
+            () = stop.cancelled() => break,
+            () = sleep_until(next_look) => next_look = Instant::now() + LOOK,
+        }
+        if taken.len() >= PLACES {
+            continue;
+        }
+        // One that was taken and has no lease yet, or none any more, is among them.
+        let jobs = match store.replays_left(now_ms(), LOOKED_AT).await {
+            Ok(jobs) => jobs,
             Err(error) => {
                 warn!("replays that were left to this process wait: {error:#}");
                 continue;
             }
         };
-        info!(job = job.id, waiting = job.waiting, "replay {} goes on: {} letters wait", job.id, job.waiting);
-        match replaying.work(&job, |_| {}).await {
-            Ok(Finish::Done) => info!(job = job.id, "replay {} is done", job.id),
-            Ok(finish) => warn!(job = job.id, ?finish, "replay {} does not go on here", job.id),
-            Err(error) => warn!(job = job.id, "replay {} waits: {error:#}", job.id),
+        for job in jobs {
+            let tenant = job.what.tenant.clone();
+            let is_taken =
+                |(id, of): &(i64, Option<String>)| *id == job.id || (tenant.is_some() && *of == tenant);
+            if taken.len() < PLACES && !taken.iter().any(is_taken) {
+                taken.push((job.id, tenant));
+                at_work.push(work_on(&replaying, job));
+            }
         }
     }
+    // Each ends by itself once `stop` is cancelled.
+    while at_work.next().await.is_some() {}
+}
+
+/// Works on a job that was left, and tells how that ended; its id.
+async fn work_on<B: Broker>(replaying: &Replaying<'_, B>, job: ReplayJob) -> i64 {
+    info!(job = job.id, waiting = job.waiting, "replay {} goes on: {} letters wait", job.id, job.waiting);
+    match replaying.work(&job, |_| {}).await {
+        Ok(Finish::Done) => info!(job = job.id, "replay {} is done", job.id),
+        Ok(Finish::Turned) => info!(job = job.id, "replay {} waits for its next turn", job.id),
+        Ok(finish) => warn!(job = job.id, ?finish, "replay {} does not go on here", job.id),
+        Err(error) => warn!(job = job.id, "replay {} waits: {error:#}", job.id),
+    }
+    job.id
 }

@@ -218,12 +218,13 @@ impl Process {
             let places = Arc::new(Places::new(Arc::clone(&windows)));
             let (memberships, joining) = batches::start(&self.store, &self.config, &windows).await?;
             delivering_now = Some((Arc::clone(&balance), Arc::clone(&places)));
-            let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
-            probes.push(Probe { name: "consume", fault: intake.fault.clone() });
             let rules = self.config.auto_disable.rules();
             let vigil = Arc::new(Vigil::new(rules.is_some()));
             let board = services::desk(&self.config, self.store.clone())?.board;
             let keeper = vigil::Keeper { store: self.store.clone(), board, vigil: Arc::clone(&vigil), rules };
+            keeper.begin().await?;
+            let intake = self.broker.take(self.shares(), windows, gate_open, stop.clone())?;
+            probes.push(Probe { name: "consume", fault: intake.fault.clone() });
             tasks.spawn(keeper.run(background.clone()));
             let worker = self.worker(Arc::clone(&balance), Arc::clone(&places), recorder);
             let worker = worker.joining(memberships).watched_by(vigil);

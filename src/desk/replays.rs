@@ -46,9 +46,10 @@ pub fn job_json(job: &ReplayJob, now_ms: i64) -> Value {
 
 /// Its state as people mean it: one that nobody works on does not run.
 pub fn state(job: &ReplayJob, now_ms: i64) -> &'static str {
+    let is_free = job.lease.is_none() || job.lease_until_ms < now_ms;
     match job.state {
-        JobState::Running if job.lease_until_ms < now_ms && job.what.detached => "left to serve",
-        JobState::Running if job.lease_until_ms < now_ms => "interrupted",
+        JobState::Running if is_free && job.what.detached => "left to serve",
+        JobState::Running if is_free => "interrupted",
         state => state.as_str(),
     }
 }

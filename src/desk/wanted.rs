@@ -116,7 +116,7 @@ impl Wanted {
         })
     }
 
-    /// As a filter of deliveries, held to the caller's tenant.
+    /// As a filter of deliveries, held to the caller's tenant and bounded in time where it would be slow otherwise.
     ///
     /// # Errors
     /// As [`Wanted::dead`]; also a place that is none in the log.
@@ -128,8 +128,10 @@ impl Wanted {
     ) -> Result<DeliveryFilter, Refused> {
         let mut reading = Reading { place: "", faults: self.odd("") };
         let what = reading.of("what", self.what.as_deref(), |text| {
-            What::parse(text)
-                .ok_or("must be `delivered`, `retry`, `dead`, `deferred`, `replayed` or `unmatched`")
+            What::parse(text).ok_or_else(|| {
+                let known = What::ALL.map(|what| format!("`{}`", what.as_str())).join(", ");
+                format!("must be one of {known}")
+            })
         });
         let failures = reading.of("failures", self.failures.as_deref(), |text| {
             text.parse::<bool>().map_err(|_| "must be `true` or `false`")
@@ -139,7 +141,7 @@ impl Wanted {
         let (since_ms, until_ms) = reading.span(self);
         let tenant = reading.tenant(self.tenant.as_deref());
         reading.end()?;
-        Ok(DeliveryFilter {
+        let filter = DeliveryFilter {
             tenant: caller.tenant_of_list(tenant)?.map(|tenant| tenant.to_string()),
             subscription: self.subscription.clone(),
             event: self.event.clone(),
@@ -154,7 +156,8 @@ impl Wanted {
             failures: failures.unwrap_or(false),
             limit,
             after,
-        })
+        };
+        Ok(filter.bounded(super::now_ms()))
     }
 
     /// Texts that no engine should be asked for.

@@ -1,9 +1,14 @@
 //! An unbroken row of failed attempts of one subscription: when it is worth telling, and when it is enough.
 //!
 //! Several processes deliver to one subscription, so a row is put together of what each of them has [`Seen`],
-//! a batch at a time. Time is an argument throughout.
+//! a batch at a time. Time is an argument throughout, and the clocks it comes from may be wrong: a stamp that
+//! cannot fit a row makes the row begin anew, or counts without moving its ends. What is in doubt lasts shorter.
 
 use crate::domain::cause::Cause;
+
+/// How far the clocks of two hosts may be apart, in milliseconds, and attempts end in another order than they were
+/// noted.
+const APART_MS: i64 = 60_000;
 
 /// When a row of failures is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +27,8 @@ pub struct Seen {
     pub delivered_ms: Option<i64>,
     /// The failures after it.
     pub failures: Option<Failures>,
-    /// The receiver said 410, and its subscription wants to be disabled then.
-    pub is_gone: bool,
+    /// The receiver said 410, and its subscription wants to be disabled then: when the last such attempt began.
+    pub gone_ms: Option<i64>,
 }
 
 /// Failures without a success between them.
@@ -70,10 +75,15 @@ impl Seen {
         });
     }
 
+    /// An attempt that began then was answered 410.
+    pub fn gone(&mut self, begun_ms: i64) {
+        self.gone_ms = self.gone_ms.max(Some(begun_ms));
+    }
+
     /// This, and what was seen after it.
     #[must_use]
     pub fn then(mut self, later: Seen) -> Seen {
-        self.is_gone |= later.is_gone;
+        self.gone_ms = self.gone_ms.max(later.gone_ms);
         if let Some(at_ms) = later.delivered_ms {
             self.delivered(at_ms);
         }
@@ -86,6 +96,10 @@ impl Seen {
 
 impl Failures {
     fn and(self, later: &Failures) -> Failures {
+        // Of one process and noted one after the other: its clock was set back.
+        if later.last_ms < self.last_ms.saturating_sub(APART_MS) {
+            return *later;
+        }
         Failures {
             // Attempts end in another order than they begin.
             first_ms: self.first_ms.min(later.first_ms),
@@ -99,23 +113,37 @@ impl Failures {
 
 impl Streak {
     /// The row after what was seen, none where it ended or never began.
+    ///
+    /// It begins anew where nothing was heard of it for as long as is enough, or where its last failure lies as far
+    /// in the future of this one: either a clock was wrong, or nobody can say what was in between.
     #[must_use]
-    pub fn after(before: Option<Streak>, seen: &Seen) -> Option<Streak> {
+    pub fn after(before: Option<Streak>, seen: &Seen, rules: &Rules) -> Option<Streak> {
         let before = before.filter(|_| seen.delivered_ms.is_none());
-        let Some(failures) = seen.failures else { return before };
-        Some(match before {
-            None => Streak {
-                since_ms: failures.first_ms,
-                last_ms: failures.last_ms,
-                failures: failures.count,
-                is_told: false,
-            },
-            Some(before) => Streak {
-                since_ms: before.since_ms.min(failures.first_ms),
-                last_ms: before.last_ms.max(failures.last_ms),
-                failures: before.failures.saturating_add(failures.count),
-                is_told: before.is_told,
-            },
+        let Some(mut failures) = seen.failures else { return before };
+        if failures.last_ms.saturating_sub(failures.first_ms) >= rules.after_ms {
+            failures.first_ms = failures.last_ms;
+        }
+        let anew = Streak {
+            since_ms: failures.first_ms,
+            last_ms: failures.last_ms,
+            failures: failures.count,
+            // Whoever was told that it fails wants to hear that it is well again.
+            is_told: before.is_some_and(|before| before.is_told),
+        };
+        let Some(before) = before else { return Some(anew) };
+        let gap_ms = failures.first_ms.saturating_sub(before.last_ms);
+        let back_ms = before.last_ms.saturating_sub(failures.last_ms);
+        if gap_ms.max(back_ms) >= rules.after_ms {
+            return Some(anew);
+        }
+        // By a host whose clock is behind: counted, and no reason to begin earlier.
+        let earliest_ms = before.since_ms.saturating_sub(APART_MS.min(rules.after_ms / 10));
+        let is_behind = failures.first_ms < earliest_ms;
+        Some(Streak {
+            since_ms: if is_behind { before.since_ms } else { before.since_ms.min(failures.first_ms) },
+            last_ms: before.last_ms.max(failures.last_ms),
+            failures: before.failures.saturating_add(failures.count),
+            is_told: before.is_told,
         })
     }
 
@@ -141,6 +169,10 @@ mod tests {
     use super::*;
 
     const RULES: Rules = Rules { after_ms: 1000, failures_min: 5 };
+    /// Longer than any history here lasts.
+    const PATIENT: Rules = Rules { after_ms: 100_000, failures_min: 5 };
+    const HOUR_MS: i64 = 3_600_000;
+    const DAY: Rules = Rules { after_ms: 24 * HOUR_MS, failures_min: 10 };
 
     fn streak(failures: u64, lasted_ms: i64) -> Streak {
         Streak { since_ms: 7, last_ms: 7 + lasted_ms, failures, is_told: false }
@@ -158,6 +190,54 @@ mod tests {
     #[test]
     fn a_handful_of_failures_is_the_least() {
         assert_eq!(streak(4, 100_000).deed(&RULES), Deed::Nothing);
+    }
+
+    fn failed_at(stamps: impl IntoIterator<Item = i64>) -> Seen {
+        let mut seen = Seen::default();
+        stamps.into_iter().for_each(|at_ms| seen.failed(at_ms, Cause::ServerError, Some(500)));
+        seen
+    }
+
+    fn row(batches: impl IntoIterator<Item = Seen>) -> Streak {
+        batches.into_iter().fold(None, |streak, seen| Streak::after(streak, &seen, &DAY)).unwrap()
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_moves_no_beginning() {
+        let now_ms = 1_000 * HOUR_MS;
+        let right = || failed_at(now_ms..now_ms + 20);
+        for behind_ms in [2 * HOUR_MS, 23 * HOUR_MS, 25 * HOUR_MS, 900 * HOUR_MS] {
+            let behind = || failed_at([now_ms - behind_ms]);
+            let hour_on = failed_at([now_ms + HOUR_MS]);
+            let row = row([right(), behind(), right(), behind(), hour_on]);
+            assert!(row.since_ms >= now_ms, "{behind_ms}: {row:?}");
+            assert_ne!(row.deed(&DAY), Deed::Disable);
+        }
+        // Attempts of several hosts come in another order by a moment.
+        assert_eq!(row([right(), failed_at([now_ms - 40_000])]).since_ms, now_ms - 40_000);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_disables_nobody_and_is_forgotten() {
+        let now_ms = 1_000 * HOUR_MS;
+        let well = || failed_at(now_ms..now_ms + 20);
+        let ahead_ms = now_ms + 700 * HOUR_MS;
+        let jumped = || failed_at([ahead_ms]);
+        assert_eq!(row([well(), jumped()]).deed(&DAY), Deed::Nothing);
+        // Within what one process saw, to there and back.
+        assert_eq!(row([failed_at((now_ms..now_ms + 20).chain([ahead_ms]))]).deed(&DAY), Deed::Nothing);
+        assert_eq!(row([failed_at([ahead_ms].into_iter().chain(now_ms..now_ms + 20))]).since_ms, now_ms);
+        let back = row([well(), jumped(), failed_at([now_ms + 50])]);
+        assert_eq!((back.since_ms, back.last_ms, back.failures), (now_ms + 50, now_ms + 50, 1));
+    }
+
+    #[test]
+    fn a_row_begins_anew_after_a_gap_and_whoever_was_told_stays_told() {
+        let told = Streak { since_ms: 0, last_ms: 13 * HOUR_MS, failures: 99, is_told: true };
+        let at = |at_ms| Streak::after(Some(told), &failed_at([at_ms]), &DAY).unwrap();
+        assert_eq!((at(37 * HOUR_MS - 1).since_ms, at(37 * HOUR_MS - 1).deed(&DAY)), (0, Deed::Disable));
+        let anew = at(37 * HOUR_MS);
+        assert_eq!((anew.since_ms, anew.failures, anew.is_told), (37 * HOUR_MS, 1, true));
     }
 
     /// What happened to one subscription, at rising moments.
@@ -195,6 +275,21 @@ mod tests {
 
     proptest! {
         #[test]
+        fn no_stamp_of_a_wrong_clock_makes_a_row_older_than_what_the_right_one_saw(
+            behind_ms in 1..2_000 * HOUR_MS,
+            stamps in prop::collection::vec((0..2000_i64, prop::bool::weighted(0.2)), 1..60),
+        ) {
+            let start_ms = 5_000 * HOUR_MS;
+            let (mut now_ms, mut streak) = (start_ms, None);
+            for (pause_ms, is_behind) in stamps {
+                now_ms += pause_ms;
+                let stamp_ms = if is_behind && streak.is_some() { now_ms - behind_ms } else { now_ms };
+                streak = Streak::after(streak, &failed_at([stamp_ms]), &DAY);
+                prop_assert_ne!(streak.unwrap().deed(&DAY), Deed::Disable);
+            }
+        }
+
+        #[test]
         fn however_it_is_cut_into_batches_the_row_is_the_same(
             history in history(),
             cuts in prop::collection::vec(any::<bool>(), 60),
@@ -204,10 +299,10 @@ mod tests {
             for (step, is_cut) in history.iter().zip(&cuts) {
                 note(&mut batch, *step);
                 if *is_cut {
-                    streak = Streak::after(streak, &std::mem::take(&mut batch));
+                    streak = Streak::after(streak, &std::mem::take(&mut batch), &PATIENT);
                 }
             }
-            streak = Streak::after(streak, &batch);
+            streak = Streak::after(streak, &batch, &PATIENT);
             prop_assert_eq!(told(streak), counted(&history));
         }
 
@@ -231,7 +326,7 @@ mod tests {
             for step in 0..history.len() {
                 let mut seen = Seen::default();
                 note(&mut seen, history[step]);
-                streak = Streak::after(streak, &seen);
+                streak = Streak::after(streak, &seen, &RULES);
                 let deed = streak.map_or(Deed::Nothing, |streak| streak.deed(&RULES));
                 let now_ms = history[step].0;
                 let known = &history[..=step];

@@ -19,7 +19,8 @@ pub(super) const BYTES: &str =
     "SELECT CAST(coalesce(sum(pg_total_relation_size(to_regclass(name))), 0) AS bigint)
     FROM (VALUES ('meta'), ('counters'), ('tenants'), ('subscriptions'), ('dead_letters'),
         ('replay_jobs'), ('replay_items'), ('batches'), ('batch_documents'),
-        ('batch_outbox'), ('api_keys'), ('audit'), ('kept_answers')) AS ours (name)";
+        ('batch_outbox'), ('batch_sweep'), ('batch_workers'), ('api_keys'), ('audit'), ('kept_answers'),
+        ('streaks'), ('notices')) AS ours (name)";
 
 /// How long a call waits for a connection, a new one included.
 const ACQUIRE_MAX: Duration = Duration::from_secs(5);

@@ -80,6 +80,7 @@ pub struct ReplayJob {
     pub created_at_ms: i64,
     /// Who works on it.
     pub lease: Option<String>,
+    /// Until when; where nobody does, when the last one stopped.
     pub lease_until_ms: i64,
     pub waiting: u64,
     pub sent: u64,
@@ -183,16 +184,25 @@ impl Store {
         rows.await.context(FAILED)?.iter().map(job).collect()
     }
 
-    /// The oldest job that is left to `serve` and that nobody works on.
-    pub async fn replay_left(&self, now_ms: i64) -> anyhow::Result<Option<ReplayJob>> {
-        let row = async {
+    /// Jobs that are left to `serve` and that nobody works on: first those that nobody ever worked on, then those that
+    /// wait longest. Of a tenant of which one is worked on there is none.
+    pub async fn replays_left(&self, now_ms: i64, limit: u32) -> anyhow::Result<Vec<ReplayJob>> {
+        let rows = async {
             let mut connection = self.inner.pool.acquire().await?;
             let mut query = connection.query(SELECT_JOB);
-            query.push_bind(" AND detached = 1 AND state = 'running' AND lease_until_ms < ", now_ms);
-            query.push(" ORDER BY id LIMIT 1");
-            query.fetch_optional().await
+            query.push_bind(
+                " AND detached = 1 AND state = 'running' AND (lease IS NULL OR lease_until_ms < ",
+                now_ms,
+            );
+            query.push_bind(
+                ") AND NOT EXISTS (SELECT 1 FROM replay_jobs AS other
+                     WHERE other.tenant = replay_jobs.tenant AND other.lease IS NOT NULL AND other.lease_until_ms >= ",
+                now_ms,
+            );
+            query.push_bind(") ORDER BY lease_until_ms, id LIMIT ", i64::from(limit));
+            query.fetch_all().await
         };
-        row.await.context(FAILED)?.map(|row| job(&row)).transpose()
+        rows.await.context(FAILED)?.iter().map(job).collect()
     }
 
     /// Takes or keeps the lease until `until_ms`; the state of the job where it is ours, none where it is
@@ -222,11 +232,11 @@ impl Store {
         state.map(|state| JobState::parse(&state).context("unknown state of a replay")).transpose()
     }
 
-    /// Gives the lease back, so that the next one need not wait for its end.
-    pub async fn replay_release(&self, id: i64, owner: &str) -> anyhow::Result<()> {
-        let update = "UPDATE replay_jobs SET lease = NULL, lease_until_ms = 0 WHERE id = $1 AND lease = $2";
+    /// Gives the lease back at this moment, so that the next one need not wait for its end.
+    pub async fn replay_release(&self, id: i64, owner: &str, now_ms: i64) -> anyhow::Result<()> {
+        let update = "UPDATE replay_jobs SET lease = NULL, lease_until_ms = $1 WHERE id = $2 AND lease = $3";
         let mut write = self.begin_write().await.context(FAILED)?;
-        write.query(update).bind(id).bind(owner).execute().await.context(FAILED)?;
+        write.query(update).bind(now_ms).bind(id).bind(owner).execute().await.context(FAILED)?;
         write.commit().await.context(FAILED)
     }
 

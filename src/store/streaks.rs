@@ -14,6 +14,7 @@ use super::{Note, Store, Write, audit, changes, column, count, notices, subscrip
 use crate::domain::cause::Cause;
 use crate::domain::name::SubscriptionId;
 use crate::domain::notice::{Notice, NoticeKind};
+use crate::domain::spec::SubscriptionSpec;
 use crate::domain::streak::{Deed, Rules, Seen, Streak};
 use crate::domain::subscription::DisabledBy;
 use crate::domain::template::UrlTemplate;
@@ -24,15 +25,15 @@ use crate::domain::time;
 pub enum Why {
     /// Nothing but failures for too long.
     Failing,
-    /// The receiver said 410, and the subscription wants that.
-    Gone,
+    /// The receiver said 410 to an attempt that began then, and the subscription wants that.
+    Gone { begun_ms: i64 },
 }
 
 impl Why {
     pub fn as_str(self) -> &'static str {
         match self {
             Why::Failing => "failing",
-            Why::Gone => "gone",
+            Why::Gone { .. } => "gone",
         }
     }
 }
@@ -50,6 +51,9 @@ pub struct Failing {
     /// It was told of.
     pub is_told: bool,
 }
+
+/// How long a worker may go on with what a subscription was before it was changed, while all is well.
+const STALE_MS: i64 = 10_000;
 
 const FAILED: &str = "could not note failing subscriptions in the store";
 
@@ -92,7 +96,7 @@ impl Store {
         let wants_it =
             || spec.retry.as_ref().is_some_and(|retry| retry.on_gone.as_deref() == Some("disable"));
         let still = match (why, &streak, rules) {
-            (Why::Gone, _, _) => wants_it(),
+            (Why::Gone { begun_ms }, _, _) => wants_it() && is_of(begun_ms, &spec),
             (Why::Failing, Some((streak, _)), Some(rules)) => streak.deed(rules) == Deed::Disable,
             (Why::Failing, _, _) => false,
         };
@@ -173,7 +177,10 @@ pub(super) async fn told(on: &mut impl Session, limit: u32) -> Result<(Vec<Faili
     let mut query = on.query(SELECT_FAILING);
     query.push_bind(" AND told = 1 ORDER BY since_ms, streaks.subscription LIMIT ", i64::from(limit));
     let rows = query.fetch_all().await?;
-    let all: i64 = on.query("SELECT count(*) FROM streaks WHERE told = 1").fetch_value().await?;
+    let counted = on.query(
+        "SELECT count(*) FROM streaks JOIN subscriptions ON subscriptions.id = streaks.subscription WHERE told = 1",
+    );
+    let all: i64 = counted.fetch_value().await?;
     Ok((rows.iter().map(failing_of).collect::<Result<_, _>>()?, count(all)))
 }
 
@@ -229,7 +236,7 @@ async fn take_in(
             tell(write, NoticeKind::SubscriptionRecovered, id, detail, cause, now_ms).await?;
         }
     }
-    let (Some(mut streak), Some(failures)) = (Streak::after(before, seen), &seen.failures) else {
+    let (Some(mut streak), Some(failures)) = (Streak::after(before, seen, rules), &seen.failures) else {
         return Ok(Deed::Nothing);
     };
     // What was under way when it was disabled, or removed, is nobody's beginning.
@@ -279,6 +286,15 @@ async fn read(on: &mut impl Session, id: &str) -> Result<Option<(Streak, Option<
         is_told: row.get::<i64>("told")? != 0,
     };
     Ok(Some((streak, Cause::parse(&row.get::<String>("class")?))))
+}
+
+/// Whether an attempt was made with what the subscription says now: not by whoever did not know of a change.
+fn is_of(begun_ms: i64, spec: &SubscriptionSpec) -> bool {
+    let Some(changed) = spec.updated_at.as_deref() else { return true };
+    let Ok(changed_at) = changed.parse::<jiff::Timestamp>() else { return true };
+    // One that was never changed was never anything else.
+    let stale_ms = if spec.created_at.as_deref() == Some(changed) { 0 } else { STALE_MS };
+    begun_ms >= changed_at.as_millisecond().saturating_add(stale_ms)
 }
 
 /// What notices and the audit say of a row.

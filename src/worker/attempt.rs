@@ -73,7 +73,8 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         if let Outcome::Delivered { .. } = outcome {
             self.meters.attempted(&attempted, &Verdict::Done);
             self.recorder.attempted(&attempted, &message.tags, &Verdict::Done, started_ms);
-            self.vigil.delivered(subscription, started_ms.saturating_add_unsigned(answer.elapsed_ms));
+            let ended_ms = started_ms.saturating_add_unsigned(answer.elapsed_ms);
+            self.vigil.delivered(subscription, context.attempt, ended_ms);
             return Step::done(Ending::Delivered, answers::copy(&attempted, tags));
         }
         if subscription.is_interactive(event) {

@@ -1,7 +1,7 @@
 //! Notes in memory which subscriptions fail, and that one which is known to fail was delivered to.
 //!
 //! Whoever keeps the rows of failures takes what was noted about once a second. A success of a subscription that
-//! nobody knows as failing is one load: no lock, no allocation. Those that are known stand in a table of flags by a
+//! nobody knows as failing is one load, unless it is that of a retry: no lock, no allocation. Those that are known stand in a table of flags by a
 //! hash of their id; two that share a flag cost a look at the lock and nothing else.
 
 use std::collections::BTreeMap;
@@ -36,10 +36,14 @@ impl Vigil {
         Vigil { counts, is_any: AtomicBool::new(false), flags, seen: Mutex::default() }
     }
 
-    /// A subscription was delivered to.
-    pub(super) fn delivered(&self, subscription: &Subscription, at_ms: i64) {
+    /// A subscription was delivered to, by this attempt, counted from 1.
+    pub(super) fn delivered(&self, subscription: &Subscription, attempt: u32, at_ms: i64) {
+        // A retry follows a failure, which another process may have seen too lately for it to be known here.
         // Whoever raises a flag later than this load saw a failure later than this success.
-        if self.is_any.load(Ordering::Relaxed) && self.flag(&subscription.id).load(Ordering::Relaxed) {
+        let is_retry = attempt > 1 && self.counts;
+        let is_known =
+            || self.is_any.load(Ordering::Relaxed) && self.flag(&subscription.id).load(Ordering::Relaxed);
+        if is_retry || is_known() {
             self.seen().entry(subscription.id.clone()).or_default().delivered(at_ms);
         }
     }
@@ -53,7 +57,9 @@ impl Vigil {
         }
         let mut seen = self.seen();
         let one = seen.entry(subscription.id.clone()).or_default();
-        one.is_gone |= is_gone;
+        if is_gone {
+            one.gone(at_ms.saturating_sub_unsigned(answer.elapsed_ms));
+        }
         if self.counts {
             let status = match answer.seen {
                 Status::Status(status) => Some(status),
@@ -149,7 +155,7 @@ mod tests {
         let vigil = Vigil::new(true);
         let count = || {
             let used =
-                allocation_counter::measure(|| (0..1000).for_each(|at_ms| vigil.delivered(&well, at_ms)));
+                allocation_counter::measure(|| (0..1000).for_each(|at_ms| vigil.delivered(&well, 1, at_ms)));
             used.count_total
         };
         assert_eq!(count(), 0);
@@ -163,15 +169,26 @@ mod tests {
         let (here, there) = (subscription("sub_1", "dead"), subscription("sub_2", "dead"));
         let vigil = Vigil::new(true);
         fail(&vigil, &here, 503, 1);
-        vigil.delivered(&here, 2);
-        vigil.delivered(&there, 3);
+        vigil.delivered(&here, 1, 2);
+        vigil.delivered(&there, 1, 3);
         let seen = vigil.take();
         assert_eq!((seen.len(), seen[&here.id].delivered_ms, seen[&here.id].failures), (1, Some(2), None));
         vigil.know(std::slice::from_ref(&there.id));
-        vigil.delivered(&here, 4);
-        vigil.delivered(&there, 5);
+        vigil.delivered(&here, 1, 4);
+        vigil.delivered(&there, 1, 5);
         let seen = vigil.take();
         assert_eq!((seen.len(), seen[&there.id].delivered_ms), (1, Some(5)));
+    }
+
+    #[test]
+    fn a_success_of_a_retry_is_noted_whatever_is_known_where_rows_are_counted() {
+        let there = subscription("sub_1", "dead");
+        let vigil = Vigil::new(true);
+        vigil.delivered(&there, 2, 5);
+        assert_eq!(vigil.take()[&there.id].delivered_ms, Some(5));
+        let vigil = Vigil::new(false);
+        vigil.delivered(&there, 2, 5);
+        assert!(vigil.take().is_empty());
     }
 
     #[test]
@@ -180,7 +197,7 @@ mod tests {
         let vigil = Vigil::new(true);
         fail(&vigil, &ill, 500, 1);
         vigil.know(&[]);
-        vigil.delivered(&ill, 2);
+        vigil.delivered(&ill, 1, 2);
         assert_eq!(vigil.take()[&ill.id].delivered_ms, Some(2));
     }
 
@@ -199,12 +216,12 @@ mod tests {
     #[test]
     fn gone_is_noted_for_those_that_want_to_be_disabled_then_and_nothing_else_where_nobody_counts() {
         let vigil = Vigil::new(false);
-        fail(&vigil, &subscription("sub_1", "disable"), 410, 1);
+        fail(&vigil, &subscription("sub_1", "disable"), 410, 7);
         fail(&vigil, &subscription("sub_2", "dead"), 410, 1);
         fail(&vigil, &subscription("sub_3", "disable"), 500, 1);
         let seen = vigil.take();
         assert_eq!(seen.len(), 1);
         let only = seen.values().next().unwrap();
-        assert_eq!((only.is_gone, only.failures), (true, None));
+        assert_eq!((only.gone_ms, only.failures), (Some(6), None), "when the attempt began");
     }
 }

@@ -72,6 +72,20 @@ async fn the_log_is_listed_by_filters_page_by_page_and_told_as_lives_each_tenant
         assert_eq!(count(&operator, query).await, for_operator, "{query}");
         assert_eq!(count(&acme, query).await, for_acme, "{query}");
     }
+    // What no index finds is looked for within a day, and the answer says so.
+    let since =
+        async |query: &str| get(&serve, &acme, &format!("/v1/deliveries{query}")).await["since"].clone();
+    for query in ["?event=evt_1", "?document=doc_2", "?subscription=sub_1"] {
+        assert_eq!(since(query).await, Value::Null, "{query}");
+    }
+    let day_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24);
+    for query in ["", "?tenant=acme", "?batch=b_2", "?failures=true"] {
+        let since: jiff::Timestamp = since(query).await.as_str().unwrap().parse().unwrap();
+        assert!(since.duration_since(day_ago).abs() < jiff::SignedDuration::from_mins(5), "{query}: {since}");
+    }
+    assert_eq!(since("?since=2026-01-01T00:00:00Z").await, "2026-01-01T00:00:00.000Z");
+    assert_eq!(count(&acme, "?what=answered").await, 0);
+
     let first = get(&serve, &operator, "/v1/deliveries?limit=2").await;
     let cursor = first["next_cursor"].as_str().unwrap();
     let rest = get(&serve, &operator, &format!("/v1/deliveries?limit=2&cursor={cursor}")).await;
@@ -188,6 +202,45 @@ async fn a_replay_is_a_job_that_serve_works_on_and_only_its_tenant_sees() {
     for bad in ["x", "0", "99", "99999999999999999999"] {
         ask(serve.port, "GET", &format!("/v1/replays/{bad}")).key(&operator).send().await.problem(404);
     }
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_replays_keep_nobody_elses_waiting() {
+    let app = App::new();
+    let [operator, acme, bolt] = keys(&app).await;
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let serve = app.serve("all").await;
+    app.subscribe_all(&[once("acme", &receiver.url("/a")), once("bolt", &receiver.url("/b"))]).await;
+    let slow =
+        (0..160).map(|n| ("a".to_owned(), event(&format!("evt_{n}"), "acme", &format!("a.t{}", n % 4))));
+    let quick = (160..170).map(|n| ("a".to_owned(), event(&format!("evt_{n}"), "bolt", "a.b")));
+    app.amqp().await.publish_all(slow.chain(quick)).await;
+    let open = async || app.json(&["store", "status"]).await[0]["dead_letters"].as_u64().unwrap();
+    eventually("the letters are kept", 40, || async { open().await == 170 }).await;
+    receiver.change(|_| Reply::status(204));
+    let begin = async |key: &str, body: Value| {
+        ask(serve.port, "POST", "/v1/dead-letters/replay").key(key).json(&body).send().await.is(202)
+    };
+
+    // As many as a process works on at once, of operators and of a tenant, a letter a second.
+    for (n, key) in [&acme, &operator, &operator, &operator].into_iter().enumerate() {
+        begin(key, json!({ "filter": { "type": format!("a.t{n}") }, "rate": 1 })).await;
+    }
+    let slow = async || {
+        let jobs = get(&serve, &operator, "/v1/replays").await;
+        data(&jobs).iter().filter(|job| job["rate"] == 1).cloned().collect::<Vec<_>>()
+    };
+    eventually("all are worked on", 20, || async {
+        slow().await.iter().all(|job| job["sent"].as_u64().unwrap() > 0)
+    })
+    .await;
+    let id = begin(&bolt, json!({ "filter": {} })).await["replay"]["id"].to_string();
+    let path = format!("/v1/replays/{id}");
+    eventually("its turn comes", 30, || async { get(&serve, &bolt, &path).await["state"] == "done" }).await;
+    let slow = slow().await;
+    assert_eq!(slow.len(), 4);
+    assert!(slow.iter().all(|job| job["waiting"].as_u64().unwrap() > 0), "{slow:?}");
     serve.stop().await;
 }
 

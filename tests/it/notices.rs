@@ -158,7 +158,7 @@ async fn one_success_ends_it_also_at_another_worker_and_is_told() {
 async fn a_row_from_before_it_was_switched_off_is_nobodys_when_it_is_on_again() {
     let mut app = App::new();
     app.migrate().await;
-    app.sql("INSERT INTO streaks VALUES ('sub_1', 1, 2, 99, 'timeout', NULL, 1)").await;
+    app.sql(&row_of("sub_1")).await;
     app.serve("all").await.stop().await;
     app.set("AUTO_DISABLE__AFTER_H", "1");
     let receiver = Receiver::start(|_| Reply::status(500)).await;
@@ -170,6 +170,31 @@ async fn a_row_from_before_it_was_switched_off_is_nobodys_when_it_is_on_again() 
     receiver.wait_for(24, 20).await;
     serve.stop().await;
     assert_eq!(app.json(&["subscription", "show", "sub_1"]).await[0]["enabled"], true);
+}
+
+/// A row that was told and lasts until a moment ago, long enough for one more failure to disable.
+fn row_of(id: &str) -> String {
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let since_ms = now_ms - 3_600_000;
+    format!("INSERT INTO streaks VALUES ('{id}', {since_ms}, {}, 99, 'timeout', NULL, 1)", now_ms - 1000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_success_after_a_start_ends_the_row_that_was_there_before() {
+    let mut app = App::new();
+    app.set("AUTO_DISABLE__AFTER_H", "1");
+    let receiver = Receiver::start(|_| Reply::status(204)).await;
+    app.serve("all").await.stop().await;
+    let made = app.subscribe(stubborn(&receiver.url("/"))).await;
+    app.sql(&row_of(&made.id)).await;
+    let failing = async || app.json(&["status"]).await[0]["troubled"]["failing_in_all"].clone();
+    assert_eq!(failing().await, 1);
+    // It waits in the queue, and is the first thing that is done.
+    publish(&app, 0..1).await;
+    let serve = app.serve("all").await;
+    receiver.wait_for(1, 20).await;
+    serve.stop().await;
+    assert_eq!(failing().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

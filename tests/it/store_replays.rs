@@ -15,6 +15,7 @@ on_both_engines! {
     a_letter_keeps_its_number_until_it_is_sent_and_is_sent_once,
     the_same_question_goes_on_with_its_job_and_no_letter_waits_in_two,
     one_process_at_a_time_holds_the_lease,
+    what_is_left_is_taken_in_turns_one_of_each_tenant,
     what_was_decided_meanwhile_is_skipped_and_what_is_cancelled_is_free,
     groups_count_what_died_of_the_same,
     a_crowd_of_forty_receivers_and_six_causes_is_grouped_and_found,
@@ -95,16 +96,45 @@ async fn one_process_at_a_time_holds_the_lease(home: Home) {
     assert_eq!(lease("two", 15).await, None);
     assert_eq!(lease("two", 20).await, Some(JobState::Running), "it ended");
     assert_eq!(lease("one", 21).await, None);
-    store.replay_release(id, "one").await.unwrap();
+    store.replay_release(id, "one", NOW).await.unwrap();
     assert_eq!(lease("one", 22).await, None, "nobody gives back what is not theirs");
-    store.replay_release(id, "two").await.unwrap();
+    store.replay_release(id, "two", NOW + 22).await.unwrap();
     store.replay_set_state(id, JobState::Paused, None, NOW).await.unwrap();
     assert_eq!(lease("one", 23).await, Some(JobState::Paused), "and hears that it is to wait");
 
-    assert_eq!(store.replay_left(NOW + 99).await.unwrap(), None);
+    let left = async |at: i64| -> Vec<i64> {
+        store.replays_left(NOW + at, 9).await.unwrap().into_iter().map(|job| job.id).collect()
+    };
+    assert!(left(99).await.is_empty());
     assert!(store.replay_resume(id, NOW).await.unwrap());
-    assert_eq!(store.replay_left(NOW + 30).await.unwrap(), None, "somebody has it");
-    assert_eq!(store.replay_left(NOW + 99).await.unwrap().map(|job| job.id), Some(id));
+    assert!(left(30).await.is_empty(), "somebody has it");
+    assert_eq!(left(99).await, [id]);
+}
+
+async fn what_is_left_is_taken_in_turns_one_of_each_tenant(home: Home) {
+    let store = home.migrate().await;
+    keep(&store, 5).await;
+    let mut ids = Vec::new();
+    for (letter, tenant) in [(1, Some("acme")), (2, Some("acme")), (3, Some("bolt")), (4, None), (5, None)] {
+        let what =
+            NewReplay { detached: true, tenant: tenant.map(str::to_owned), ..job_of(&letter.to_string()) };
+        let job = store.replay_begin(&what, &Choice::Letters(vec![letter]), NOW).await.unwrap().unwrap();
+        ids.push(job.id);
+    }
+    let [acme, acme_too, bolt, ours, ours_too] = ids[..] else { panic!("five jobs") };
+    let left = async |at: i64| -> Vec<i64> {
+        store.replays_left(NOW + at, 9).await.unwrap().into_iter().map(|job| job.id).collect()
+    };
+    assert_eq!(left(0).await, ids);
+    for id in [ours, acme] {
+        store.replay_lease(id, "one", NOW, NOW + 10).await.unwrap().unwrap();
+    }
+    assert_eq!(left(5).await, [bolt, ours_too], "operators' own do not wait for each other");
+    // A turn is over: the next are those that had none, then whoever waits longest.
+    store.replay_release(acme, "one", NOW + 6).await.unwrap();
+    store.replay_release(ours, "one", NOW + 7).await.unwrap();
+    assert_eq!(left(8).await, [acme_too, bolt, ours_too, acme, ours]);
+    assert_eq!(store.replays_left(NOW + 8, 1).await.unwrap().len(), 1);
 }
 
 async fn what_was_decided_meanwhile_is_skipped_and_what_is_cancelled_is_free(home: Home) {
@@ -270,15 +300,11 @@ fn all() -> Choice {
 }
 
 async fn begin(store: &Store, asked: &str, choice: &Choice) -> Option<ReplayJob> {
-    let what = NewReplay {
-        asked: asked.into(),
-        subscription: None,
-        rate: 0,
-        canary: 0,
-        detached: false,
-        tenant: None,
-    };
-    store.replay_begin(&what, choice, NOW).await.unwrap()
+    store.replay_begin(&job_of(asked), choice, NOW).await.unwrap()
+}
+
+fn job_of(asked: &str) -> NewReplay {
+    NewReplay { asked: asked.into(), subscription: None, rate: 0, canary: 0, detached: false, tenant: None }
 }
 
 async fn keep(store: &Store, count: u32) {

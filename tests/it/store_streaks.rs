@@ -20,6 +20,7 @@ on_both_engines! {
     one_success_of_any_process_ends_the_row_and_is_told_if_the_row_was,
     of_many_processes_at_once_exactly_one_disables_and_tells,
     gone_disables_only_whoever_still_wants_that,
+    gone_from_before_a_change_disables_nobody,
     whoever_is_enabled_again_or_removed_begins_anew,
     what_was_under_way_when_it_was_disabled_begins_no_row,
     a_notice_is_taken_by_one_until_its_lease_ends,
@@ -118,14 +119,27 @@ async fn of_many_processes_at_once_exactly_one_disables_and_tells(home: Home) {
 
 async fn gone_disables_only_whoever_still_wants_that(home: Home) {
     let store = with_one(&home, "dead").await;
-    assert_eq!(disable(&store, Why::Gone).await, None);
+    let gone = Why::Gone { begun_ms: NINE };
+    assert_eq!(disable(&store, gone).await, None);
     let mut found = store.versioned_subscription(&id_of("sub_1")).await.unwrap().unwrap();
     found.spec.retry.as_mut().unwrap().on_gone = Some("disable".into());
     store.update_subscription(found).await.unwrap();
-    assert!(disable(&store, Why::Gone).await.is_some());
-    assert_eq!(disable(&store, Why::Gone).await, None);
+    assert!(disable(&store, gone).await.is_some());
+    assert_eq!(disable(&store, gone).await, None);
     let told = notices(&store).await.remove(0);
     assert_eq!((&told["why"], &told["class"]), (&json!("gone"), &json!("gone")));
+}
+
+async fn gone_from_before_a_change_disables_nobody(home: Home) {
+    let store = with_one(&home, "disable").await;
+    let mut found = store.versioned_subscription(&id_of("sub_1")).await.unwrap().unwrap();
+    found.spec.updated_at = Some("2026-11-22T09:00:07.120Z".into());
+    store.update_subscription(found).await.unwrap();
+    // Begun before it, and by a worker that has not heard of it yet.
+    for begun_ms in [NINE - 5_000, NINE + 900] {
+        assert_eq!(disable(&store, Why::Gone { begun_ms }).await, None);
+    }
+    assert!(disable(&store, Why::Gone { begun_ms: NINE + 10_000 }).await.is_some());
 }
 
 async fn whoever_is_enabled_again_or_removed_begins_anew(home: Home) {
@@ -153,7 +167,8 @@ async fn whoever_is_enabled_again_or_removed_begins_anew(home: Home) {
 
 async fn what_was_under_way_when_it_was_disabled_begins_no_row(home: Home) {
     let store = with_one(&home, "dead").await;
-    note(&store, failures(9, 0, 20_000)).await;
+    note(&store, failures(9, 0, 9_000)).await;
+    note(&store, failures(1, 10_000, 10_000)).await;
     disable(&store, Why::Failing).await.unwrap();
     assert_eq!(note(&store, failures(9, 21_000, 90_000)).await, 0);
     assert!(store.known_failing().await.unwrap().is_empty());

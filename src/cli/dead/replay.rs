@@ -153,7 +153,8 @@ async fn work(common: &Common, config: &Config, store: &Store, job: &ReplayJob) 
     let broker = services::broker(config).await?;
     let bar = output::progress_of(usize::try_from(job.waiting).unwrap_or(usize::MAX), "letters");
     let mut replayed = 0;
-    let replaying = Replaying { store, broker: &broker, owner: owner(), stop: CancellationToken::new() };
+    let (owner, stop) = (owner(), CancellationToken::new());
+    let replaying = Replaying { store, broker: &broker, owner, stop, turn: None };
     let finish = replaying.work(job, |letter| {
         replayed += 1;
         bar.inc(1);
@@ -180,6 +181,6 @@ async fn work(common: &Common, config: &Config, store: &Store, job: &ReplayJob) 
         Finish::Taken => Err(Failure::world(format!("another process works on replay {id}"))
             .hint("`paperboy dead jobs` shows how far it is")),
         Finish::Broken(why) => Err(Failure::world(format!("replay {id} stopped: {why}")).hint(rest)),
-        Finish::Ended => Err(Failure::world(format!("replay {id} was ended")).hint(rest)),
+        Finish::Ended | Finish::Turned => Err(Failure::world(format!("replay {id} was ended")).hint(rest)),
     }
 }

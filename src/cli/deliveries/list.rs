@@ -5,10 +5,14 @@ use serde_json::Value;
 
 use super::{Common, Failure, Moment, moment, output};
 use crate::desk::deliveries::row_json;
+use crate::desk::now_ms;
 use crate::store::Store;
 use crate::store::deliveries::{Cursor, DeliveryFilter, LIST_LIMIT, StatusRange, What};
 
 /// List attempts and what else befell deliveries.
+///
+/// Quick by event, document or subscription. Anything else looks at every row: of the last 24 hours, unless `--since` says
+/// otherwise.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   paperboy deliveries list --tenant acme --failures --since 1h
@@ -42,10 +46,11 @@ pub(in crate::cli) struct List {
     /// Only delivered, retry, dead, deferred, replayed, unmatched or answered
     #[arg(long)]
     pub(super) what: Option<String>,
-    /// Only failed attempts and deliveries given up
+    /// Only failed attempts, deliveries given up and calls not taken
     #[arg(long)]
     pub(super) failures: bool,
-    /// Not before this moment: `2026-11-22T09:00:00Z`, or an age such as `15m`, `24h`, `7d`
+    /// Not before this moment: `2026-11-22T09:00:00Z`, or an age such as `15m`, `24h`, `7d`; without an event, a document or
+    /// a subscription 24h
     #[arg(long, value_parser = moment)]
     pub(super) since: Option<Moment>,
     /// Before this moment
@@ -59,7 +64,16 @@ pub(in crate::cli) struct List {
     pub(super) after: Option<String>,
 }
 
+/// Said behind a list that might have more.
+pub(super) const BOUNDED: &str = "only 24 hours were looked at: `--since 7d` goes further back";
+
 impl List {
+    /// Whether it goes back a day because nobody says otherwise.
+    pub(super) fn is_bounded(&self) -> bool {
+        let is_quick = self.event.is_some() || self.document.is_some() || self.subscription.is_some();
+        self.since.is_none() && !is_quick
+    }
+
     fn filter(self) -> Result<DeliveryFilter, Failure> {
         let status = self.status.map(|text| {
             StatusRange::parse(&text).ok_or_else(|| {
@@ -98,10 +112,14 @@ impl List {
     }
 
     pub(super) async fn run(self, common: &Common, store: &Store) -> Result<(), Failure> {
-        let page = store.deliveries(&self.filter()?).await?;
+        let is_bounded = self.is_bounded();
+        let filter = self.filter()?.bounded(now_ms());
+        let page = store.deliveries(&filter).await?;
         print(common, &page.rows.iter().map(row_json).collect::<Vec<_>>());
         if let Some(next) = page.next {
             eprintln!("there are more: `--after {next}`");
+        } else if is_bounded && !common.json {
+            eprintln!("{BOUNDED}");
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ const ROWS_MAX: u32 = 2000;
 
 impl list::List {
     pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
+        let is_bounded = self.is_bounded();
         let query = [
             ("tenant", self.tenant),
             ("subscription", self.subscription),
@@ -34,6 +35,8 @@ impl list::List {
             && let Some(place) = rows.last().and_then(|row| row["place"].as_str())
         {
             eprintln!("there may be more: `--after {}`", output::printable(place));
+        } else if is_bounded && !common.json {
+            eprintln!("{}", list::BOUNDED);
         }
         Ok(())
     }

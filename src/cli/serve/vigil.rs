@@ -28,6 +28,18 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
+    /// Learns who fails, before anything is delivered: a success of theirs must not go unnoticed.
+    pub(super) async fn begin(&self) -> anyhow::Result<()> {
+        if self.rules.is_some() { self.learn().await } else { Ok(()) }
+    }
+
+    async fn learn(&self) -> anyhow::Result<()> {
+        let known = self.store.known_failing().await?;
+        let known: Vec<_> = known.iter().filter_map(|id| SubscriptionId::parse(id).ok()).collect();
+        self.vigil.know(&known);
+        Ok(())
+    }
+
     /// Writes what was noted until `stop`, then what is left.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut was_well = true;
@@ -53,20 +65,16 @@ impl Keeper {
 
     async fn keep(&self) -> anyhow::Result<()> {
         let seen = self.vigil.take();
-        let gone: Vec<SubscriptionId> =
-            seen.iter().filter(|(_, seen)| seen.is_gone).map(|(id, _)| id.clone()).collect();
+        let gone = |(id, seen): (&SubscriptionId, &Seen)| {
+            seen.gone_ms.map(|begun_ms| (id.clone(), Why::Gone { begun_ms }))
+        };
+        let gone: Vec<_> = seen.iter().filter_map(gone).collect();
         let enough = self.note(seen).await?;
-        for (id, why) in
-            gone.iter().map(|id| (id, Why::Gone)).chain(enough.iter().map(|id| (id, Why::Failing)))
-        {
-            self.disable(id, why).await;
+        let enough = enough.into_iter().map(|id| (id, Why::Failing));
+        for (id, why) in gone.into_iter().chain(enough) {
+            self.disable(&id, why).await;
         }
-        if self.rules.is_some() {
-            let known = self.store.known_failing().await?;
-            let known: Vec<_> = known.iter().filter_map(|id| SubscriptionId::parse(id).ok()).collect();
-            self.vigil.know(&known);
-        }
-        Ok(())
+        if self.rules.is_some() { self.learn().await } else { Ok(()) }
     }
 
     /// Those for whom it is enough.

@@ -101,6 +101,7 @@ fn is_replay_of(row: &DeliveryRow, letter: &DeadRow) -> bool {
 fn letter_of<'a>(row: &DeliveryRow, letters: &'a [DeadRow]) -> Option<&'a DeadRow> {
     letters.iter().find(|letter| {
         letter.event_id.as_deref() == Some(&row.event_id)
+            && letter.tenant.as_deref() == Some(&row.tenant)
             && letter.subscription == row.subscription
             && letter.cycle == row.cycle
     })
@@ -168,6 +169,76 @@ impl Entry<'_> {
                 "at": precise(self.at_ms), "what": letter.state.as_str(), "note": letter.note,
                 "dead_letter": format!("dl_{}", letter.id),
             }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::dead::Kind;
+    use crate::store::deliveries::Cursor;
+
+    fn row(tenant: &str) -> DeliveryRow {
+        DeliveryRow {
+            place: Cursor::parse("20261122.1").unwrap(),
+            at_ms: 1_795_338_007_120,
+            what: What::Dead,
+            event_id: "evt_1".into(),
+            event_type: "a.b".into(),
+            tenant: tenant.into(),
+            document_id: None,
+            batch_id: None,
+            subscription: None,
+            attempt: 1,
+            cycle: 0,
+            status: Some(503),
+            class: None,
+            reason: None,
+            elapsed_ms: None,
+            wait: None,
+            received_ms: None,
+            worker: "w".into(),
+        }
+    }
+
+    fn letter(id: i64, tenant: &str) -> DeadRow {
+        DeadRow {
+            id,
+            kind: Kind::Event,
+            reason: "exhausted".into(),
+            tenant: Some(tenant.into()),
+            event_id: Some("evt_1".into()),
+            event_type: Some("a.b".into()),
+            subscription: None,
+            document_id: None,
+            batch_id: None,
+            cycle: 0,
+            attempts: 1,
+            history: String::new(),
+            body_bytes: 2,
+            first_seen_ms: 1_795_338_007_000,
+            dead_at_ms: 1_795_338_007_120,
+            state: DeadState::Open,
+            state_at_ms: None,
+            note: None,
+            host: None,
+            class: None,
+            status: None,
+            replays: 0,
+        }
+    }
+
+    #[test]
+    fn two_tenants_with_one_event_id_have_each_their_own_letter() {
+        let rows = [row("acme"), row("bolt")];
+        let letters = [letter(1, "bolt"), letter(2, "acme")];
+        let told: Vec<Value> =
+            lives(&rows, &letters).iter().map(|life| life.json(&Receivers::default())).collect();
+        let of = |tenant: &str| told.iter().find(|life| life["tenant"] == tenant).unwrap();
+        for (tenant, letter) in [("acme", "dl_2"), ("bolt", "dl_1")] {
+            let entries = of(tenant)["deliveries"][0]["entries"].as_array().unwrap();
+            assert_eq!((entries.len(), &entries[0]["dead_letter"]), (1, &json!(letter)), "{tenant}");
         }
     }
 }

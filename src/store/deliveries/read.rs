@@ -33,11 +33,30 @@ pub struct DeliveryFilter {
     pub since_ms: Option<i64>,
     /// Before this moment, in Unix milliseconds.
     pub until_ms: Option<i64>,
-    /// Only failed attempts and deliveries that were given up.
+    /// Only failed attempts and deliveries that were given up, calls that were not taken included.
     pub failures: bool,
     pub limit: u32,
     /// After the last row of the page before.
     pub after: Option<Cursor>,
+}
+
+/// How far a list goes back where nobody says so and it looks through every row.
+const LOOKED_THROUGH_MS: i64 = 86_400_000;
+
+impl DeliveryFilter {
+    /// With a `since_ms` in any case where the log has no index for it: a day before `until_ms`, or before now.
+    #[must_use]
+    pub fn bounded(self, now_ms: i64) -> DeliveryFilter {
+        if self.since_ms.is_some() || self.is_indexed() {
+            return self;
+        }
+        let end_ms = self.until_ms.unwrap_or(now_ms).min(now_ms);
+        DeliveryFilter { since_ms: Some(end_ms.saturating_sub(LOOKED_THROUGH_MS)), ..self }
+    }
+
+    fn is_indexed(&self) -> bool {
+        self.event.is_some() || self.document.is_some() || self.subscription.is_some()
+    }
 }
 
 /// `503` or `5xx`.
@@ -134,7 +153,7 @@ impl Store {
     /// A page of the delivery log, newest first.
     ///
     /// Quick by event, document or subscription; other filters look through a day row by row, newest day
-    /// first, until the page is full: `since_ms` bounds that.
+    /// first, until the page is full: [`DeliveryFilter::bounded`] bounds that.
     pub async fn deliveries(&self, filter: &DeliveryFilter) -> anyhow::Result<Page> {
         let failed = "could not read the delivery log";
         let limit = filter.limit.max(1) as usize;
@@ -229,7 +248,7 @@ fn chosen<'c>(mut query: Statement<'c>, day: Day, filter: &DeliveryFilter, limit
         query.push_bind(" AND ", i64::from(status.last));
     }
     if filter.failures {
-        query.push(" AND what IN ('retry', 'dead')");
+        query.push(" AND what IN ('retry', 'dead', 'answered')");
     }
     if let Some(since) = filter.since_ms {
         query.push_bind(" AND at_ms >= ", since);
@@ -267,4 +286,32 @@ fn read(row: &Row, day: Day) -> anyhow::Result<DeliveryRow> {
         received_ms: row.get("received_ms")?,
         worker: row.get("worker")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_index_finds_is_looked_for_within_a_day() {
+        let (now_ms, day_ms) = (1_795_338_007_120, 86_400_000);
+        let since = |filter: DeliveryFilter| filter.bounded(now_ms).since_ms;
+        let any = DeliveryFilter::default;
+        let of_acme = DeliveryFilter { tenant: Some("acme".into()), ..any() };
+        assert_eq!(since(any()), Some(now_ms - day_ms));
+        assert_eq!(since(of_acme.clone()), Some(now_ms - day_ms));
+        assert_eq!(
+            since(DeliveryFilter { until_ms: Some(77 * day_ms), ..of_acme.clone() }),
+            Some(76 * day_ms)
+        );
+        assert_eq!(since(DeliveryFilter { until_ms: Some(now_ms + 5), ..any() }), Some(now_ms - day_ms));
+        assert_eq!(since(DeliveryFilter { since_ms: Some(3), ..of_acme }), Some(3));
+        for indexed in [
+            DeliveryFilter { event: Some("evt_1".into()), ..any() },
+            DeliveryFilter { document: Some("doc_1".into()), ..any() },
+            DeliveryFilter { subscription: Some("sub_1".into()), ..any() },
+        ] {
+            assert_eq!(since(indexed), None);
+        }
+    }
 }
