@@ -230,6 +230,22 @@ mod tests {
     }
 
     #[test]
+    fn who_was_told_past_another_message_does_not_count() {
+        let mut settlements = Settlements::new(100);
+        for oldest in [1, 601] {
+            for tag in oldest + 1..oldest + 600 {
+                settlements.settle(tag, Settlement::Acknowledged);
+            }
+            while settlements.is_waiting() {
+                round(&mut settlements);
+            }
+            assert!(!settlements.is_stuck());
+            settlements.settle(oldest, Settlement::Acknowledged);
+            round(&mut settlements);
+        }
+    }
+
+    #[test]
     fn what_goes_back_is_told_before_anything_that_could_settle_it() {
         let mut settlements = settled(&[1, 3]);
         settlements.settle(2, Settlement::HandedBack);

@@ -85,6 +85,7 @@ impl World {
     fn check(&self) {
         let slow: usize = self.places.endpoints.values().filter(|e| e.is_slow).map(Endpoint::total).sum();
         assert_eq!(self.places.slow[0], slow);
+        assert_eq!(self.places.held[0], self.under_way.len());
         let mut tenants: BTreeMap<&Tenant, (usize, usize)> = BTreeMap::new();
         for endpoint in self.places.endpoints.values().filter(|endpoint| endpoint.is_slow) {
             let of_tenant = tenants.entry(&endpoint.tenant).or_default();
@@ -234,6 +235,9 @@ fn nothing_is_sent_aside_beyond_the_places_there() {
     world.flood_for(29, &[(0, 0)]);
     bring(&mut world, 2_100);
     bring(&mut world, 2_100);
+    while world.held((0, 0)) > 0 {
+        world.answer((0, 0));
+    }
     let mut sent = 0;
     while ask_aside(&mut world, (0, 0), Some(ASIDE)) == Admission::Aside {
         // It arrives there before the next one asks.
