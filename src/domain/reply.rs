@@ -69,7 +69,7 @@ pub enum Failed {
     Interrupted,
     /// The time for the answer is over.
     Timeout,
-    /// This process makes as many calls as it may, or this subscription has.
+    /// This process makes as many calls as it may: in all, for the tenant or to the subscription.
     Busy,
     /// The subscription is switched off, and not by a person.
     Disabled,
