@@ -65,6 +65,7 @@ async fn call(call: Call) -> Answer {
         publisher: &*v1.publisher,
         courier: &*v1.courier,
         waiting: &v1.waiting,
+        notes: &v1.notes,
         traceparent: traceparent.as_deref(),
         deadline: began + waits,
     };

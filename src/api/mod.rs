@@ -37,7 +37,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::desk::calls::Waiting;
+use crate::desk::calls::{Notes, Waiting};
 use crate::desk::keys::{Buckets, KeyRing};
 use crate::desk::{Courier, Desk, Publisher};
 pub use health::{Probe, Readiness};
@@ -72,6 +72,7 @@ pub struct V1 {
     publishes: Semaphore,
     /// Calls that wait for answers.
     waiting: Waiting,
+    notes: Notes,
     /// Changes under way, which go on when whoever asked has gone.
     changes: TaskTracker,
 }
@@ -103,6 +104,7 @@ impl V1 {
         keys: Arc<KeyRing>,
         publisher: Arc<dyn Publisher>,
         courier: Arc<dyn Courier>,
+        notes: Notes,
         limits: Limits,
         address: SocketAddr,
     ) -> V1 {
@@ -117,6 +119,7 @@ impl V1 {
             room: Arc::new(Semaphore::new(limits.bodies_bytes_max.div_ceil(request::ROOM_BYTES))),
             publishes: Semaphore::new(PUBLISHES_MAX),
             waiting: Waiting::default(),
+            notes,
             changes: TaskTracker::new(),
         }
     }

@@ -130,8 +130,8 @@ pub trait Broker: Send + Sync + 'static {
 
 /// Speaks to callers, who wait for an answer and may be gone.
 pub trait Replier: Send + Sync + 'static {
-    /// Sends one of `replies` messages to whoever asked; at most once, and no later than in a few seconds. Whether
-    /// it got there is counted and nobody's concern.
+    /// Sends one of `replies` messages to whoever asked; once, or twice where the connection is lost before the first
+    /// is confirmed, and returns after ten seconds at the latest. Whether it got there is counted and nobody's concern.
     fn reply(
         &self,
         asker: Asker,

@@ -27,6 +27,7 @@ use crate::cache::Freshness;
 use crate::cache::directory::CachedDirectory;
 use crate::cache::redis::Redis;
 use crate::config::{self, Config, LogKeep, Role};
+use crate::desk::calls::Notes;
 use crate::desk::keys::KeyRing;
 use crate::http::Sender;
 use crate::store::Store;
@@ -206,6 +207,7 @@ impl Process {
             LogKeep::Off => Recorded::Nothing,
         };
         let (recorder, records) = record::line(recorded);
+        let notes = Notes::new(recorder.clone());
         let log = self.store.delivery_log(&heartbeat::place());
         let (days, written_until) = (self.config.delivery_log.days, CancellationToken::new());
         let mut recording = Some(tokio::spawn(records.run(log, days, written_until.clone())));
@@ -296,7 +298,7 @@ impl Process {
             let address = listener.local_addr().map_err(anyhow::Error::from)?;
             let v1 = match self.role {
                 Role::Worker => None,
-                Role::All | Role::Api => Some(Arc::new(self.v1(address)?)),
+                Role::All | Role::Api => Some(Arc::new(self.v1(notes, address)?)),
             };
             let state = api::State { readiness, metrics: self.metrics.clone(), v1 };
             let connections = api::Connections {
@@ -378,7 +380,7 @@ impl Process {
     }
 
     /// What the HTTP API works on.
-    fn v1(&self, address: SocketAddr) -> Result<api::V1, Failure> {
+    fn v1(&self, notes: Notes, address: SocketAddr) -> Result<api::V1, Failure> {
         let config = &self.config;
         let limits = api::Limits {
             event_bytes_max: config.limits.event_bytes_max,
@@ -391,7 +393,7 @@ impl Process {
         let desk = services::desk(config, self.store.clone())?;
         let courier = Arc::new(services::sender(config)?.reading_every_answer());
         let (publisher, keys) = (Arc::clone(&self.broker), Arc::clone(&self.keys));
-        Ok(api::V1::new(desk, keys, publisher, courier, limits, address))
+        Ok(api::V1::new(desk, keys, publisher, courier, notes, limits, address))
     }
 
     /// What the worker may hold of each queue.

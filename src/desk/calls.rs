@@ -21,8 +21,8 @@ use crate::domain::request::Request;
 use crate::domain::subscription::Subscription;
 use crate::worker::call;
 
-/// The longest a caller is kept waiting.
-pub use crate::worker::call::DEADLINE;
+/// The longest a caller is kept waiting, and where it is noted what came of it.
+pub use crate::worker::call::{DEADLINE, Notes};
 
 /// Calls that wait at once, and how many of them are one tenant's: receivers that hang leave room for others.
 const CALLS_MAX: usize = 64;
@@ -77,6 +77,8 @@ pub struct Way<'a> {
     pub publisher: &'a dyn Publisher,
     pub courier: &'a dyn Courier,
     pub waiting: &'a Waiting,
+    /// Where each who is asked is noted.
+    pub notes: &'a Notes,
     /// W3C trace context that travels with the event.
     pub traceparent: Option<&'a str>,
     /// When the caller gives up.
@@ -114,7 +116,11 @@ impl Desk {
         let mut data: Vec<Reply> = parted.disabled.iter().map(switched_off).collect();
         let send = |request: Request| way.courier.send(request);
         let said = call::ask_all(&send, parted.asked, &event, &body, way.traceparent, way.deadline);
-        data.extend(said.map(|one| one.reply).collect::<Vec<_>>().await);
+        let noted = said.map(|one| {
+            way.notes.asked(&event, &tags, &one);
+            one.reply
+        });
+        data.extend(noted.collect::<Vec<_>>().await);
         let ending = if data.is_empty() { Failed::NoSubscriber.as_str() } else { "answered" };
         metrics::counter!("paperboy_calls_total", "ending" => ending).increment(1);
         Ok(Called { id: event.id.to_string(), data })

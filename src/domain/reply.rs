@@ -69,7 +69,7 @@ pub enum Failed {
     Interrupted,
     /// The time for the answer is over.
     Timeout,
-    /// This process makes as many calls as it may, or this subscription has.
+    /// This process makes as many calls as it may: in all, for the tenant or to the subscription.
     Busy,
     /// The subscription is switched off, and not by a person.
     Disabled,
@@ -77,7 +77,7 @@ pub enum Failed {
     Unreadable,
     /// Nobody can say who subscribes.
     Unavailable,
-    /// The answer is longer than is passed on.
+    /// The answer is longer than is passed on, or all of the call's are.
     TooLarge,
 }
 
@@ -97,6 +97,9 @@ impl Failed {
 }
 
 impl Reply {
+    /// Of all answers to one call, in bytes of their bodies as they are passed on.
+    pub const ROOM_BYTES: usize = 8 << 20;
+
     /// One that stands for the whole call.
     pub fn alone(why: Failed, detail: impl Into<String>) -> Reply {
         Reply { error: Some(why.as_str()), detail: Some(detail.into()), ..Reply::default() }
@@ -142,6 +145,20 @@ impl Reply {
                 ..reply
             },
         }
+    }
+
+    /// Takes the bytes of the body out of the room that a call's answers share; where that is too small, the body is
+    /// left out.
+    #[must_use]
+    pub fn within(self, room: &mut usize) -> Reply {
+        let bytes = self.body.as_ref().map_or(0, |body| body.get().len());
+        if let Some(left) = room.checked_sub(bytes) {
+            *room = left;
+            return self;
+        }
+        let detail = format!("the answers to this call are longer than {} bytes together", Reply::ROOM_BYTES);
+        let (error, detail) = (Some(Failed::TooLarge.as_str()), Some(detail));
+        Reply { error, detail, body_encoding: None, body: None, ..self }
     }
 
     /// Whether the receiver answered in JSON.
@@ -195,7 +212,9 @@ fn shown_headers(headers: &HeaderMap, veil: &Veil) -> BTreeMap<&'static str, Str
 /// How a body is to be read, and the body.
 fn shown_body(body: &[u8], veil: &Veil) -> (&'static str, Option<Box<RawValue>>) {
     let text = |text: &str| serde_json::value::to_raw_value(text).ok();
-    let Ok(plain) = std::str::from_utf8(body) else { return ("base64", text(&BASE64.encode(body))) };
+    let Ok(plain) = std::str::from_utf8(body) else {
+        return ("base64", text(&BASE64.encode(&veil.hide_bytes(body))));
+    };
     let plain = veil.hide(plain);
     match serde_json::from_str::<Box<RawValue>>(&plain) {
         Ok(json) if depth(&plain) <= DEPTH_MAX => ("json", Some(json)),
@@ -300,6 +319,26 @@ mod tests {
         let reply = shown(&headers, Some(br#"{"key":"canary-secret"}"#));
         assert_eq!(reply["headers"], json!({"content-type": "text/plain", "x-request-id": "r1 ***"}));
         assert_eq!(reply["body"], json!({"key": "***"}));
+    }
+
+    #[test]
+    fn no_secret_is_passed_on_in_what_is_no_text() {
+        let reply = shown(&[], Some(b"caf\xe9 canary-secret\xe9"));
+        let body = BASE64.decode(reply["body"].as_str().unwrap().as_bytes()).unwrap();
+        assert_eq!((reply["body_encoding"].as_str(), &*body), (Some("base64"), &b"caf\xe9 ***\xe9"[..]));
+    }
+
+    #[test]
+    fn answers_share_a_room_and_what_does_not_fit_comes_without_its_body() {
+        let said = |body: &[u8]| Reply::answered(&subscription(), &answer(&[], Some(body)));
+        let mut room = 8;
+        assert!(said(b"[1,2]").within(&mut room).is_json());
+        let large = said(b"[1,2]").within(&mut room);
+        assert_eq!((large.status, large.error), (Some(200), Some("too large")));
+        assert!(large.body.is_none() && large.body_encoding.is_none() && large.headers.is_some());
+        assert!(said(b"[1]").within(&mut room).is_json(), "a shorter one still fits");
+        assert_eq!(room, 0);
+        assert_eq!(Reply::failed(&subscription(), Failed::Busy, "x").within(&mut room).error, Some("busy"));
     }
 
     #[test]

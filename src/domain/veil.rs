@@ -59,6 +59,19 @@ impl Veil {
         }
         shown
     }
+
+    /// The same for bytes that need be no text: a secret is one, so it stands where text does.
+    pub fn hide_bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            match chunk.valid() {
+                text if text.len() < HIDDEN_BYTES_MIN => shown.extend_from_slice(text.as_bytes()),
+                text => shown.extend_from_slice(self.hide(text).as_bytes()),
+            }
+            shown.extend_from_slice(chunk.invalid());
+        }
+        shown
+    }
 }
 
 /// How many bytes at the end of a text are the beginning of a secret, if that is enough to tell.
@@ -109,6 +122,15 @@ mod tests {
         assert_eq!(veil.hide("x first-secret-and-more y"), "x *** y");
         assert_eq!(veil.hide("x first-se"), "x ***");
         assert_eq!(veil.hide("x first"), "x first", "too short to tell");
+    }
+
+    #[test]
+    fn hides_in_what_is_no_text() {
+        let veil = veil(&["first-secret", "gehe\u{ed}m-secret"], &Auth::None);
+        let latin = b"caf\xe9 first-secret\xe9 gehe\xc3\xadm-secret\xc3";
+        assert_eq!(veil.hide_bytes(latin), b"caf\xe9 ***\xe9 ***\xc3");
+        assert_eq!(veil.hide_bytes(b"\xff\x00 x \xe2\x82"), b"\xff\x00 x \xe2\x82");
+        assert_eq!(veil.hide_bytes(b"\xe2first-secret \xf0\x9ffirst-se"), b"\xe2*** \xf0\x9f***");
     }
 
     #[test]

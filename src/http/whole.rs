@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
+use http::HeaderValue;
 use reqwest::Response;
 use tokio::time::timeout_at;
 
 use super::{failure::Failure, sender};
 use crate::domain::{
     outcome::{Answer, Whole},
+    secret::MASK,
     statuses::{Class, Seen},
     veil::Veil,
 };
@@ -58,12 +60,58 @@ async fn body(response: &mut Response) -> Result<Option<Vec<u8>>, Failure> {
     Ok(Some(body))
 }
 
-/// Hides what a receiver repeats of the login's token. What is no text is left as it is.
+/// Hides what a receiver repeats of the login's token, in headers and body.
 pub(super) fn hide(answer: &mut Answer, veil: &Veil) {
-    let body = answer.whole.as_mut().and_then(|whole| whole.body.as_mut());
-    if let Some(body) = body
-        && let Ok(text) = std::str::from_utf8(body)
-    {
-        *body = veil.hide(text).into_bytes();
+    let Some(whole) = &mut answer.whole else { return };
+    for value in whole.headers.values_mut() {
+        let shown = veil.hide_bytes(value.as_bytes());
+        if shown != value.as_bytes() {
+            *value = HeaderValue::from_bytes(&shown).unwrap_or_else(|_| HeaderValue::from_static(MASK));
+        }
+    }
+    if let Some(body) = &mut whole.body {
+        *body = veil.hide_bytes(body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName};
+
+    use super::*;
+    use crate::domain::auth::Auth;
+
+    #[test]
+    fn a_token_that_comes_back_is_hidden_in_headers_and_in_bodies_that_are_no_text() {
+        let veil = Veil::new(&["tok-canary-1".into()], &Auth::None);
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("location", &b"https://h.example/x?token=tok-canary-1&y"[..]),
+            ("x-request-id", b"\xe9 tok-canary-1"),
+            ("etag", b"1"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
+        }
+        for (body, shown) in [
+            (&b"you sent tok-canary-1"[..], &b"you sent ***"[..]),
+            (b"caf\xe9 sent tok-canary-1\xe9", b"caf\xe9 sent ***\xe9"),
+            (b"\xff\x00", b"\xff\x00"),
+        ] {
+            let mut answer = Answer {
+                seen: Seen::Status(200),
+                cause: None,
+                retry_after: None,
+                elapsed_ms: 7,
+                excerpt: Vec::new(),
+                whole: Some(Box::new(Whole { headers: headers.clone(), body: Some(body.to_vec()) })),
+                is_our_fault: false,
+            };
+            hide(&mut answer, &veil);
+            let whole = answer.whole.unwrap();
+            assert_eq!(whole.body.unwrap(), shown);
+            assert_eq!(whole.headers["location"], "https://h.example/x?token=***&y");
+            assert_eq!(whole.headers["x-request-id"].as_bytes(), b"\xe9 ***");
+            assert_eq!(whole.headers["etag"], "1");
+        }
     }
 }

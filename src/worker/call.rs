@@ -12,12 +12,15 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::fresh::{self, Wanted};
+use super::record::Recorder;
+use super::report::{Attempted, Meters};
 use super::{clock, step};
 use crate::broker::{Outgoing, Tags, Target};
 use crate::domain::event::Event;
-use crate::domain::outcome::Answer;
+use crate::domain::outcome::{Answer, Outcome};
 use crate::domain::reply::{Failed, Reply};
 use crate::domain::request::{self, AttemptContext, Request};
+use crate::domain::retry::Verdict;
 use crate::domain::subscription::Subscription;
 
 /// The longest a caller is kept waiting.
@@ -82,7 +85,36 @@ pub struct Asked {
     pub at_ms: i64,
 }
 
-/// Asks all of them once, each as long as its own time and the deadline allow; what each says, as it comes.
+/// Log, metrics and the delivery log of one who was asked, as for any other attempt.
+pub(super) fn note(meters: &Meters, recorder: &Recorder, event: &Event<'_>, tags: &Tags, asked: &Asked) {
+    let Some(answer) = &asked.answer else { return };
+    let subscription = &asked.subscription;
+    let outcome = Outcome::judge(&subscription.success, answer);
+    let attempted = Attempted { event, subscription, attempt: 1, outcome: &outcome, answer };
+    meters.attempted(&attempted, &Verdict::Done);
+    recorder.attempted(&attempted, tags, &Verdict::Done, asked.at_ms);
+}
+
+/// Where it is noted what became of those who are asked, for whoever asks without a worker.
+pub struct Notes {
+    meters: Meters,
+    recorder: Recorder,
+}
+
+impl Notes {
+    /// Notes that go to this delivery log.
+    pub fn new(recorder: Recorder) -> Notes {
+        Notes { meters: Meters::default(), recorder }
+    }
+
+    /// One was asked.
+    pub fn asked(&self, event: &Event<'_>, tags: &Tags, asked: &Asked) {
+        note(&self.meters, &self.recorder, event, tags, asked);
+    }
+}
+
+/// Asks all of them once, each as long as its own time and the deadline allow; what each says, as it comes. Their
+/// bodies together are bounded, see [`Reply::within`].
 pub fn ask_all<'a, F: Future<Output = Answer> + Send + 'a>(
     send: &'a (impl Fn(Request) -> F + Sync),
     asked: Vec<Arc<Subscription>>,
@@ -93,7 +125,9 @@ pub fn ask_all<'a, F: Future<Output = Answer> + Send + 'a>(
 ) -> impl Stream<Item = Asked> + Send + 'a {
     let ask = |subscription| ask(send, subscription, event, body, traceparent, deadline).boxed();
     let all: Vec<BoxFuture<'a, Asked>> = asked.into_iter().map(ask).collect();
-    stream::iter(all).buffer_unordered(AT_ONCE)
+    let mut room = Reply::ROOM_BYTES;
+    let within = move |one: Asked| Asked { reply: one.reply.within(&mut room), ..one };
+    stream::iter(all).buffer_unordered(AT_ONCE).map(within)
 }
 
 async fn ask<F: Future<Output = Answer> + Send>(

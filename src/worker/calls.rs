@@ -4,55 +4,61 @@
 //! may be lost. Its ordinary subscribers' copies are confirmed before that. What comes redelivered may have been
 //! asked already and is answered as interrupted. Nothing of a call is retried, put off or a dead letter.
 
+mod seats;
+
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::balance::Ending;
-use super::call::{self, Asked, Parted};
-use super::report::{self, Attempted};
-use super::{Worker, clock, settle};
-use crate::broker::{Asker, Broker, Message, Queue, Receipt, Replier, Tags, Taken};
+use super::call::{self, Parted};
+use super::{Worker, clock, report, settle};
+use crate::broker::{Asker, Broker, Message, Queue, Receipt, Replier, Taken};
 use crate::cache::{Directory, Lookup};
 use crate::domain::event::{Event, Hints};
-use crate::domain::name::SubscriptionId;
-use crate::domain::outcome::Outcome;
+use crate::domain::name::{SubscriptionId, Tenant};
 use crate::domain::reply::{Failed, Reply};
-use crate::domain::retry::Verdict;
 use crate::http::Transport;
+use seats::{Seat, Seats};
 
 /// Calls in hand at once. They are acknowledged, so no prefetch bounds them.
 const CALLS_MAX: usize = 128;
-/// Of these, calls that one subscription keeps waiting: a receiver that hangs must leave room for others.
-const OF_ONE_MAX: usize = 64;
+/// Of these, calls of one tenant, whose receivers may all hang, and calls that one subscription keeps waiting: both
+/// leave room for others.
+const OF_TENANT_MAX: usize = CALLS_MAX / 2;
+const OF_ONE_MAX: usize = OF_TENANT_MAX / 2;
 /// Bytes of their bodies, in KiB.
 const ROOM_KIB: u32 = 64 * 1024;
+/// How long a process that has no time left still tries to tell callers.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What a worker needs to answer calls.
 pub(super) struct Calls {
     replier: Arc<dyn Replier>,
     places: Arc<Semaphore>,
     room: Arc<Semaphore>,
-    asked: Mutex<HashMap<SubscriptionId, usize>>,
+    tenants: Seats<Tenant>,
+    asked: Seats<SubscriptionId>,
 }
+
+/// One message on its way to a caller.
+type Telling<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// One call's place and room; dropped, they are free again.
 struct Admitted(#[expect(dead_code, reason = "held")] [OwnedSemaphorePermit; 2]);
 
-/// One question to a subscription; dropped, it may be asked again.
-struct Question<'a>(&'a Calls, SubscriptionId);
-
 impl Calls {
     pub(super) fn new(replier: Arc<dyn Replier>) -> Calls {
         let (places, room) = (Semaphore::new(CALLS_MAX), Semaphore::new(ROOM_KIB as usize));
-        Calls { replier, places: Arc::new(places), room: Arc::new(room), asked: Mutex::default() }
+        let (tenants, asked) = (Seats::default(), Seats::default());
+        Calls { replier, places: Arc::new(places), room: Arc::new(room), tenants, asked }
     }
 
     async fn admit(&self, body_bytes: usize) -> Option<Admitted> {
@@ -62,24 +68,9 @@ impl Calls {
         Some(Admitted([place, room]))
     }
 
-    /// None where the subscription has as many unanswered calls as it may.
-    fn question(&self, subscription: &SubscriptionId) -> Option<Question<'_>> {
-        let mut asked = self.asked();
-        let count = asked.entry(subscription.clone()).or_default();
-        if *count >= OF_ONE_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Question(self, subscription.clone()))
-    }
-
-    fn asked(&self) -> MutexGuard<'_, HashMap<SubscriptionId, usize>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn tell(&self, asker: &Asker, replies: usize, reply: &Reply) {
+    fn tell(&self, asker: &Asker, replies: usize, reply: &Reply) -> Telling<'_> {
         let replies = u32::try_from(replies).unwrap_or(u32::MAX);
-        self.replier.reply(asker.clone(), replies, reply.to_bytes()).await;
+        self.replier.reply(asker.clone(), replies, reply.to_bytes())
     }
 
     /// The one message of a call that nobody is asked for.
@@ -90,20 +81,9 @@ impl Calls {
     }
 }
 
-impl Drop for Question<'_> {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.0.asked().entry(self.1.clone()) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
-}
-
 /// How the part of a call ended that comes before its acknowledgement.
 enum Prepared<'a> {
-    Ask(Box<(Event<'a>, Parted)>),
+    Ask(Box<(Event<'a>, Parted, Seat<'a, Tenant>)>),
     Tell(Failed, String),
     /// A copy for an ordinary subscriber is not confirmed, or the message is somebody else's by now.
     HandBack,
@@ -122,7 +102,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             () = self.overdue.cancelled() => None,
             prepared = async {
                 match timeout_at(deadline, calls.admit(message.body.len())).await {
-                    Ok(Some(admitted)) => Some((Some(admitted), self.prepare(&message, &receipt, deadline).await)),
+                    Ok(Some(admitted)) => Some((Some(admitted), self.prepare(calls, &message, &receipt, deadline).await)),
                     _ => {
                         let why = "this worker is busy with other calls".to_owned();
                         Some((None, Prepared::Tell(Failed::Busy, why)))
@@ -141,21 +121,21 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             }
             Prepared::Tell(why, detail) => {
                 receipt.acknowledge();
-                calls.tell_alone(&asker, why, detail).await;
+                self.until_told(calls.tell_alone(&asker, why, detail)).await;
             }
             Prepared::Ask(whom) if whom.1.replies() == 0 => {
                 receipt.acknowledge();
                 let detail = "no subscription of the tenant wants this event answered";
-                calls.tell_alone(&asker, Failed::NoSubscriber, detail).await;
+                self.until_told(calls.tell_alone(&asker, Failed::NoSubscriber, detail)).await;
             }
             Prepared::Ask(..) if message.redelivered => {
                 receipt.acknowledge();
                 let detail = "another process had this call and may have made it; it is not made again";
-                calls.tell_alone(&asker, Failed::Interrupted, detail).await;
+                self.until_told(calls.tell_alone(&asker, Failed::Interrupted, detail)).await;
             }
             Prepared::Ask(whom) => {
                 receipt.acknowledge();
-                let (event, parted) = *whom;
+                let (event, parted, _seat) = *whom;
                 self.ask(calls, &asker, &message, &event, parted, deadline).await;
             }
         }
@@ -163,7 +143,13 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     }
 
     /// Reads the call, finds who is asked, and sees to it that ordinary subscribers get theirs.
-    async fn prepare<'a>(&self, message: &'a Message, receipt: &Receipt, deadline: Instant) -> Prepared<'a> {
+    async fn prepare<'a>(
+        &self,
+        calls: &'a Calls,
+        message: &'a Message,
+        receipt: &Receipt,
+        deadline: Instant,
+    ) -> Prepared<'a> {
         let (now_ms, bytes_max) = (clock::now_ms(), self.settings.event_bytes_max);
         if message.body.len() > bytes_max {
             return Prepared::Tell(Failed::Unreadable, format!("it is larger than {bytes_max} bytes"));
@@ -180,6 +166,10 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             Ok(event) => event,
             Err(unreadable) => return Prepared::Tell(Failed::Unreadable, unreadable.to_string()),
         };
+        let Some(seat) = calls.tenants.take(&event.tenant, OF_TENANT_MAX) else {
+            let why = "this worker is busy with other calls of the tenant".to_owned();
+            return Prepared::Tell(Failed::Busy, why);
+        };
         let looked_up = timeout_at(deadline, self.part(message, &event, now_ms)).await;
         let Ok(Some(mut parted)) = looked_up else {
             let why = "nobody can say now who subscribes; call again".to_owned();
@@ -191,7 +181,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         if !all.is_ok_and(|confirmed| confirmed.into_iter().all(|is_safe| is_safe)) {
             return Prepared::HandBack;
         }
-        Prepared::Ask(Box::new((event, parted)))
+        Prepared::Ask(Box::new((event, parted, seat)))
     }
 
     /// Who is asked and who only gets it; none while nobody can tell.
@@ -234,21 +224,27 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
     ) {
         report::called("answered");
         let replies = parted.replies();
+        // Nobody is told one after the other: a connection to callers that is held up holds up no receiver's answer.
+        let mut telling = FuturesUnordered::new();
         for disabled in &parted.disabled {
             let why = "the subscription was switched off by Paperboy";
-            calls.tell(asker, replies, &Reply::failed(disabled, Failed::Disabled, why)).await;
+            telling.push(calls.tell(asker, replies, &Reply::failed(disabled, Failed::Disabled, why)));
         }
         let mut asked = Vec::with_capacity(parted.asked.len());
         let mut questions = HashMap::new();
         for subscription in parted.asked {
-            match calls.question(&subscription.id) {
+            match calls.asked.take(&subscription.id, OF_ONE_MAX) {
                 Some(question) => {
                     questions.insert(subscription.id.clone(), question);
                     asked.push(subscription);
                 }
                 None => {
                     let why = "it has many calls unanswered";
-                    calls.tell(asker, replies, &Reply::failed(&subscription, Failed::Busy, why)).await;
+                    telling.push(calls.tell(
+                        asker,
+                        replies,
+                        &Reply::failed(&subscription, Failed::Busy, why),
+                    ));
                 }
             }
         }
@@ -259,29 +255,41 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             let one = tokio::select! {
                 biased;
                 () = self.overdue.cancelled() => break true,
+                Some(()) = telling.next(), if !telling.is_empty() => continue,
                 one = said.next() => one,
             };
             let Some(one) = one else { break false };
             questions.remove(&one.subscription.id);
-            self.note_asked(event, &message.tags, &one);
-            calls.tell(asker, replies, &one.reply).await;
+            call::note(&self.meters, &self.recorder, event, &message.tags, &one);
+            telling.push(calls.tell(asker, replies, &one.reply));
         };
         if is_cut_off {
             let left = asked.iter().filter(|subscription| questions.contains_key(&subscription.id));
             for subscription in left {
                 let why = "this process stops";
-                calls.tell(asker, replies, &Reply::failed(subscription, Failed::Interrupted, why)).await;
+                telling.push(calls.tell(
+                    asker,
+                    replies,
+                    &Reply::failed(subscription, Failed::Interrupted, why),
+                ));
             }
         }
+        self.until_told(telling.collect()).await;
     }
 
-    /// Log, metrics and the delivery log, as for any other attempt.
-    fn note_asked(&self, event: &Event<'_>, tags: &Tags, asked: &Asked) {
-        let Some(answer) = &asked.answer else { return };
-        let subscription = &asked.subscription;
-        let outcome = Outcome::judge(&subscription.success, answer);
-        let attempted = Attempted { event, subscription, attempt: 1, outcome: &outcome, answer };
-        self.meters.attempted(&attempted, &Verdict::Done);
-        self.recorder.attempted(&attempted, tags, &Verdict::Done, asked.at_ms);
+    /// Waits until it is told; in a process that has no time left, for [`LAST_WORDS`] at most.
+    async fn until_told(&self, telling: impl Future<Output = ()>) {
+        let given_up = async {
+            self.overdue.cancelled().await;
+            sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            biased;
+            () = telling => {}
+            () = given_up => {}
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

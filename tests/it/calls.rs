@@ -280,6 +280,15 @@ async fn a_call_over_http_needs_no_worker_and_answers_with_a_list() {
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 422]);
     assert_eq!(app.amqp().await.ready("deliveries").await, Some(1), "for a worker, when there is one");
+    eventually("each that was asked is in the delivery log", 10, || async {
+        let log = app.json(&["deliveries", "list", "--tenant", "acme"]).await;
+        let has = |what: &str, status: u64| {
+            log.iter().filter(|row| row["what"] == what && row["status"] == status).count()
+        };
+        (has("delivered", 200), has("answered", 422)) == (1, 1)
+    })
+    .await;
+    assert_eq!(serve.metric("paperboy_attempts_total", "refused").await, 1.0);
     assert_eq!(receiver.count(), 2);
 
     app.subscribe(interactive(&receiver.url("/hangs"))).await;
@@ -386,32 +395,52 @@ async fn whoever_waits_is_answered_before_the_process_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_wait_leave_room_for_other_subscriptions() {
+async fn calls_that_wait_leave_room_for_other_subscriptions_and_tenants() {
     let app = App::new();
     let receiver = Receiver::start(|hit| match hit.path.as_str() {
-        "/hangs" => Reply::status(200).after(Duration::from_secs(60)),
-        _ => Reply::status(200).body("{}"),
+        "/quick" => Reply::status(200).body("{}"),
+        _ => Reply::status(200).after(Duration::from_secs(60)),
     })
     .await;
     let serve = app.serve("all").await;
-    app.subscribe(interactive(&receiver.url("/hangs"))).await;
-    let mut other = interactive(&receiver.url("/quick"));
-    other["tenant"] = json!("bolt");
-    app.subscribe(other).await;
-    let mut caller = Caller::with_queue(&app).await;
-    for n in 0..80 {
-        caller.send(KIND, &call_event(&format!("evt_{n}")), caller.asking("c")).await;
+    let on = |tenant: &str, word: &str, path: &str| {
+        let mut document = interactive(&receiver.url(path));
+        (document["tenant"], document["interactive"]) = (json!(tenant), json!([word]));
+        app.subscribe(document)
+    };
+    let one = on("acme", "field.one", "/hangs").await;
+    on("acme", "field.two", "/hangs/too").await;
+    on("acme", "field.quick", "/quick").await;
+    on("bolt", "field.quick", "/quick").await;
+    let (mut caller, mut other) = (Caller::with_queue(&app).await, Caller::with_queue(&app).await);
+    for n in 0..40 {
+        let event = event(&format!("one_{n}"), "acme", "field.one");
+        caller.send("field.one", &event, caller.asking("c")).await;
     }
-    // Sixteen are more than one subscription may keep waiting; they are told at once.
-    for _ in 0..16 {
-        assert_eq!(caller.hear().await.json["error"], "busy");
+    // Eight are more than one subscription may keep waiting; they are told at once.
+    for _ in 0..8 {
+        let said = caller.hear().await.json;
+        assert_eq!((&said["error"], &said["subscription"]), (&json!("busy"), &json!(one.id)));
     }
-    let said = Caller::with_queue(&app).await.call(KIND, &event("evt_b", "bolt", KIND)).await;
-    assert_eq!(said[0].json["status"], 200);
+    let quick = |tenant: &str| event("quick", tenant, "field.quick");
+    assert_eq!(
+        other.call("field.quick", &quick("acme")).await[0].json["status"],
+        200,
+        "room for its tenant's"
+    );
+
+    // With two of them the tenant has all that it may, and nobody of it is asked.
+    for n in 0..32 {
+        let event = event(&format!("two_{n}"), "acme", "field.two");
+        caller.send("field.two", &event, caller.asking("c")).await;
+    }
     eventually("acknowledged calls are in hand all the same", 10, || async {
         (63.5..64.5).contains(&serve.metric("paperboy_in_hand", "").await)
     })
     .await;
+    let said = &other.call("field.quick", &quick("acme")).await[0];
+    assert_eq!((&said.json["error"], said.json.get("subscription")), (&json!("busy"), None));
+    assert_eq!(other.call("field.quick", &quick("bolt")).await[0].json["status"], 200, "room for others");
     assert_eq!(app.amqp().await.ready("calls").await, Some(0));
     serve.kill().await;
 }

@@ -192,6 +192,8 @@ impl Owner {
                     return End::Lost;
                 }
                 request = self.inbox.recv(), if under_way.len() < WINDOW => match request {
+                    // Who waited for it to be sent has given up.
+                    Some(request) if request.done.is_closed() => {}
                     Some(request) => under_way.push(publish(channel.clone(), request).boxed()),
                     None if under_way.is_empty() => return End::Finished,
                     None => tokio::time::sleep(Duration::from_millis(1)).await,
