@@ -1,8 +1,6 @@
 //! What batches must do in every store: once in an SQLite file, once in PostgreSQL.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::collections::BTreeMap;
-
 use paperboy::domain::batch::{BatchId, DocumentId, Joined, Signal, State, Told};
 use paperboy::domain::name::{EventType, Tenant};
 use paperboy::store::Store;
@@ -49,7 +47,7 @@ fn signal(batch: &str, document: &str, kind: &str) -> Signal {
             is_finished: kind == "document.processed",
         }),
         closes: false,
-        scope: BTreeMap::new(),
+        scope: None,
         idle_ms: 30_000,
     }
 }
@@ -166,7 +164,7 @@ async fn batches_are_forgotten_by_age_unless_something_is_still_to_be_told(home:
     // Late, and told of.
     assert_eq!(store.record_signals(&[signal("done", "x", "a")], later).await.unwrap(), [Joined::Late]);
     assert_eq!(store.record_signals(&[signal("done", "x", "a")], later).await.unwrap(), [Joined::Before]);
-    let outbox = store.outbox_waiting(9).await.unwrap();
+    let outbox = store.outbox_waiting(0, 9, 1 << 20).await.unwrap();
     let kinds: Vec<&str> = outbox.iter().map(|row| row.kind.as_str()).collect();
     assert_eq!(kinds, ["batch.completed", "batch.late_document"]);
     for row in &outbox {
@@ -180,7 +178,7 @@ async fn batches_are_forgotten_by_age_unless_something_is_still_to_be_told(home:
     assert_eq!(store.forget_batches(later + 1, 9).await.unwrap(), (0, 1), "one is still to be told of");
     let numbers: Vec<i64> = outbox.iter().map(|row| row.number).collect();
     store.outbox_sent(&numbers, later).await.unwrap();
-    assert!(store.outbox_waiting(9).await.unwrap().is_empty());
+    assert!(store.outbox_waiting(0, 9, 1 << 20).await.unwrap().is_empty());
     assert_eq!(store.forget_batches(later + 1, 9).await.unwrap(), (1, 0));
     assert!(all(&store).await.is_empty());
     // Named again it is another batch.

@@ -102,7 +102,7 @@ impl Store {
         note: Note,
     ) -> anyhow::Result<Option<BatchRow>> {
         let failed = "could not make a batch in the store";
-        let batch = Batch::new(note.at_ms, idle_ms, scope);
+        let batch = Batch::new(note.at_ms, idle_ms, (!scope.is_empty()).then_some(scope));
         let mut write = self.begin_write().await.context(failed)?;
         let row = write
             .query(concat!(
@@ -115,7 +115,7 @@ impl Store {
             .bind(id.as_str())
             .bind(batch.opened_ms)
             .bind(batch.idle_ms)
-            .bind(scope_text(&batch.scope))
+            .bind(scope_text(batch.scope.as_ref()))
             .bind(due_ms(&batch))
             .bind(note.at_ms)
             .fetch_optional()
