@@ -385,3 +385,6 @@ fn outgoing(row: OutboxRow) -> (Target, Outgoing) {
     let tags = Tags { message_id: Some(row.event_id), kind: Some(row.kind), ..Tags::default() };
     (target, Outgoing { body: Bytes::from(row.body), tags })
 }
+
+#[cfg(test)]
+mod tests;
