@@ -1,7 +1,5 @@
 use std::sync::{Arc, Mutex};
 
-use sqlx::{Connection as _, SqliteConnection};
-
 use super::*;
 use crate::broker::Unconfirmed;
 use crate::config::{Sources, load};
@@ -16,17 +14,11 @@ use crate::store::tests::Folder;
 #[derive(Clone)]
 struct Reluctant {
     store: Store,
-    url: String,
     completions: Vec<String>,
     published: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Reluctant {
-    async fn lease_until(&self) -> i64 {
-        let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
-        sqlx::query_scalar("SELECT until_ms FROM batch_sweep").fetch_one(&mut connection).await.unwrap()
-    }
-
     async fn waiting(&self) -> Vec<usize> {
         let rows = self.store.outbox_waiting(0, 9, 1 << 20).await.unwrap();
         rows.iter().map(|row| self.place(&row.event_id)).collect()
@@ -45,8 +37,8 @@ impl Broker for Reluctant {
             0 => Err(Unconfirmed::Refused),
             1 => Ok(()),
             _ => {
-                let until_ms = self.lease_until().await;
-                while self.waiting().await.contains(&1) || self.lease_until().await <= until_ms {
+                let until_ms = self.store.sweep_until().await;
+                while self.waiting().await.contains(&1) || self.store.sweep_until().await <= until_ms {
                     sleep(Duration::from_millis(10)).await;
                 }
                 Ok(())
@@ -86,7 +78,7 @@ async fn sweeper(folder: &Folder) -> Sweeper<Reluctant> {
     store.record_signals(&[signal("due", now_ms)], now_ms).await.unwrap();
     let completions = store.outbox_waiting(0, 9, 1 << 20).await.unwrap();
     let completions = completions.into_iter().map(|row| row.event_id).collect();
-    let broker = Reluctant { store: store.clone(), url, completions, published: Arc::default() };
+    let broker = Reluctant { store: store.clone(), completions, published: Arc::default() };
     let (_, fault) = watch::channel(None);
     Sweeper::new(store, broker, load(&Sources::default()).unwrap(), fault)
 }

@@ -69,6 +69,14 @@ impl Store {
         Ok(taken > 0)
     }
 
+    /// Until when somebody has the right to sweep.
+    #[cfg(test)]
+    pub(crate) async fn sweep_until(&self) -> i64 {
+        let mut connection = self.inner.pool.acquire().await.unwrap();
+        let query = connection.query("SELECT until_ms FROM batch_sweep WHERE one = 1");
+        query.fetch_value().await.unwrap()
+    }
+
     /// Gives the right to sweep back, and ends the round with it.
     pub async fn release_sweep(&self, owner: &str) -> anyhow::Result<()> {
         let mut write = self.begin_write().await.context(FAILED)?;
