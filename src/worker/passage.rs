@@ -137,13 +137,13 @@ mod tests {
         }
     }
 
-    /// Answers for two seconds of the test's clock, then ends.
+    /// Answers for two seconds of the test's clock, then ends between two looks.
     async fn answer(paper: &Paper, hands: &Arc<Hands>, windows: &Arc<Windows>, during: impl FnOnce()) {
         let stop = CancellationToken::new();
         let (hands, windows) = (Arc::clone(hands), Arc::clone(windows));
         let task = tokio::spawn(answer_rounds(paper.clone(), "me".into(), hands, windows, stop.clone()));
         tokio::time::advance(Duration::from_millis(1)).await;
-        sleep(Duration::from_secs(2)).await;
+        sleep(Duration::from_millis(2_090)).await;
         during();
         stop.cancel();
         task.await.unwrap();
