@@ -27,7 +27,7 @@ pub(super) fn operations() -> Vec<Operation> {
         description: "Every subscription of the tenant whose `interactive` words cover the event is asked once, at the \
             same time, and what it says is in `data`; nobody asked is an empty list. Nothing of it is sent again or \
             becomes a dead letter. Ordinary subscribers get the event as if it was published, and have it safe before \
-            anybody is asked; do not publish it too. With 503 nobody was asked. A tenant's key may leave `tenant` out.",
+            anybody is asked; do not publish it too. It joins no batch. With 503 nobody was asked. A tenant's key may leave `tenant` out.",
         parameters: vec![
             json!({
                 "name": "Prefer", "in": "header",

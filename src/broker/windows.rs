@@ -1,7 +1,8 @@
 //! How many messages of each queue this process may have in hand now, and who takes them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::Queue;
 
@@ -11,6 +12,8 @@ pub struct Windows {
     places: [AtomicU16; Queue::ALL.len()],
     turns: [AtomicU64; Queue::ALL.len()],
     consumers: [AtomicU32; Queue::ALL.len()],
+    /// A round for batches is answered, until then if nobody says more.
+    round_until: Mutex<Option<Instant>>,
 }
 
 impl Windows {
@@ -32,6 +35,24 @@ impl Windows {
     /// Says that a consumer ends; before anything of it goes back.
     pub fn turn(&self, queue: Queue) {
         self.turns[queue as usize].fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Says until when a round for batches is being answered, which the end of a consumer of events would spoil.
+    pub fn answers_round(&self, until: Option<Instant>) {
+        *self.round_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// Whether a consumer of this queue may be ended for no more than that another would be cheaper.
+    pub fn may_end(&self, queue: Queue, now: Instant) -> bool {
+        match queue {
+            Queue::Events => {
+                let until = *self.round_until.lock().unwrap_or_else(PoisonError::into_inner);
+                until.is_none_or(|until| until <= now)
+            }
+            // Whoever called waits for what has been taken: there is little of it, and it is settled at once.
+            Queue::Calls => false,
+            Queue::Deliveries | Queue::Retries | Queue::DeadDeliveries | Queue::DeadEvents => true,
+        }
     }
 
     /// Consumers of this queue in this process.
@@ -57,5 +78,34 @@ impl Drop for Consuming {
     fn drop(&mut self) {
         self.windows.turn(self.queue);
         self.windows.consumers[self.queue as usize].fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn consumers_of_events_stay_while_a_round_is_answered_and_not_for_ever() {
+        let (windows, now) = (Windows::default(), Instant::now());
+        assert!(windows.may_end(Queue::Events, now));
+        windows.answers_round(Some(now + Duration::from_secs(1)));
+        assert!(!windows.may_end(Queue::Events, now));
+        assert!(windows.may_end(Queue::Retries, now), "it is about events only");
+        assert!(windows.may_end(Queue::Events, now + Duration::from_secs(1)), "nobody answers any more");
+        windows.answers_round(None);
+        assert!(windows.may_end(Queue::Events, now));
+        assert!(!windows.may_end(Queue::Calls, now));
+    }
+
+    #[test]
+    fn a_consumer_that_ends_is_told_before_it_is_counted_no_more() {
+        let windows = Arc::new(Windows::default());
+        let consuming = windows.consuming(Queue::Events);
+        assert_eq!((windows.consumers(Queue::Events), windows.turns(Queue::Events)), (1, 0));
+        drop(consuming);
+        assert_eq!((windows.consumers(Queue::Events), windows.turns(Queue::Events)), (0, 1));
     }
 }

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -16,7 +18,7 @@ use crate::broker::{Broker, Outgoing, Queue, Tags, Target};
 use crate::config::Config;
 use crate::desk::events::confirmed;
 use crate::domain::batch::TYPE_COMPLETED;
-use crate::domain::batch::round::{Depth, Next, Round};
+use crate::domain::batch::round::{Depth, Next, Round, Sight};
 use crate::store::Store;
 use crate::store::batches::OutboxRow;
 
@@ -25,12 +27,18 @@ const SWEEP: Duration = Duration::from_millis(500);
 const SWEEP_IN_A_ROUND: Duration = Duration::from_millis(150);
 /// How long a process that died keeps others from sweeping.
 const LEASE_MS: i64 = 5_000;
+/// How often the right to sweep is renewed while confirms are waited for.
+const RENEWAL: Duration = Duration::from_millis(1_500);
 /// Batches that one round closes.
 const CANDIDATES_MAX: u32 = 10_000;
 /// Batches in one transaction.
 const AT_ONCE: usize = 100;
 /// Events and notices published together.
 const PUBLISHED_AT_ONCE: u32 = 200;
+/// Bytes of them in memory at once; one goes whatever its size.
+const PUBLISHED_BYTES_MAX: usize = 8 << 20;
+/// Until what could not be published is tried again: batches are closed meanwhile.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 const RETENTION_PAUSE: Duration = Duration::from_secs(3_600);
 /// Batches forgotten in one transaction.
 const FORGOTTEN_AT_ONCE: u32 = 100;
@@ -52,13 +60,15 @@ pub(super) struct Sweeper<B> {
     fault: watch::Receiver<Option<String>>,
     began: Instant,
     forget_at: Instant,
+    /// Something could not be published; not before then again.
+    untold_until: Option<Instant>,
     is_well: bool,
 }
 
 /// A round with what it may close.
 struct Held {
     round: Round,
-    /// What was due, and when, as the workers began to watch.
+    /// What was due, and when, as the queue was seen empty.
     candidates: Vec<i64>,
     due_by_ms: i64,
 }
@@ -82,6 +92,7 @@ impl<B: Broker> Sweeper<B> {
             fault,
             began: now,
             forget_at: now,
+            untold_until: None,
             is_well: true,
         }
     }
@@ -99,14 +110,13 @@ impl<B: Broker> Sweeper<B> {
                 continue;
             }
             match self.sweep().await {
-                Ok(()) => self.is_well = true,
+                Ok(()) => self.is_well = self.untold_until.is_none(),
                 Err(error) => {
                     // Once per trouble, not once per sweep.
                     if self.is_well {
                         warn!("batches are not swept: {error:#}");
                     }
                     self.is_well = false;
-                    self.inspector = None;
                 }
             }
             if Instant::now() >= self.forget_at {
@@ -128,7 +138,7 @@ impl<B: Broker> Sweeper<B> {
         let due_by_ms = now_ms();
         let is_due = !self.store.batches_due(due_by_ms, 1).await?.is_empty();
         let done = self.store.batches_done(CANDIDATES_MAX).await?;
-        let is_work = is_due || !done.is_empty() || !self.store.outbox_waiting(1).await?.is_empty();
+        let is_work = is_due || !done.is_empty() || self.store.is_outbox_waiting().await?;
         if !is_due {
             metrics::gauge!("paperboy_batches_due").set(0.0);
         }
@@ -146,8 +156,10 @@ impl<B: Broker> Sweeper<B> {
             return Ok(());
         }
         self.complete(&done).await?;
-        self.publish().await?;
-        if is_due { self.go_on_with_round().await } else { self.end_round().await }
+        // What cannot be published keeps no batch from being closed.
+        let told = self.publish().await;
+        let swept = if is_due { self.go_on_with_round().await } else { self.end_round().await };
+        told.and(swept)
     }
 
     /// Completes these; their events are written down with it.
@@ -164,27 +176,69 @@ impl<B: Broker> Sweeper<B> {
 
     /// Publishes what is written down, each marked once it is confirmed; killed in between, it goes out again under
     /// the same id.
-    async fn publish(&self) -> anyhow::Result<()> {
+    async fn publish(&mut self) -> anyhow::Result<()> {
+        if self.untold_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        let told = self.publish_all().await;
+        self.untold_until = told.is_err().then(|| Instant::now() + PAUSE_AFTER_FAILURE);
+        told.context("what is to be told of batches waits")
+    }
+
+    /// Goes on behind what cannot be published, unless that is all there is.
+    async fn publish_all(&self) -> anyhow::Result<()> {
+        let (mut after, mut failure) = (0, None);
+        while self.keep_lease().await? {
+            let rows = self.store.outbox_waiting(after, PUBLISHED_AT_ONCE, PUBLISHED_BYTES_MAX).await?;
+            let Some(last) = rows.last() else { break };
+            after = last.number;
+            let (sent, error) = self.publish_rows(rows).await;
+            failure = failure.or(error);
+            if sent == 0 {
+                break;
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Publishes these together, and keeps the right to sweep meanwhile: how many were confirmed and marked, and why
+    /// one was not.
+    async fn publish_rows(&self, rows: Vec<OutboxRow>) -> (usize, Option<anyhow::Error>) {
+        let publishes = rows.into_iter().map(|row| async move {
+            let number = row.number;
+            let (target, message) = outgoing(row);
+            confirmed(self.broker.publish(target, message)).await.map(|()| number)
+        });
+        let mut publishes: FuturesUnordered<_> = publishes.collect();
+        let mut renewal = interval_at(Instant::now() + RENEWAL, RENEWAL);
+        let (mut count, mut failure) = (0, None);
         loop {
-            let rows = self.store.outbox_waiting(PUBLISHED_AT_ONCE).await?;
-            let publishes = rows.iter().map(|row| {
-                let (target, message) = outgoing(row);
-                confirmed(self.broker.publish(target, message))
-            });
-            let results = join_all(publishes).await;
-            let mut failure = None;
-            let sent = rows.iter().zip(results).filter_map(|(row, result)| {
-                result.map_err(|error| failure = Some(error)).is_ok().then_some(row.number)
-            });
-            let sent: Vec<i64> = sent.collect();
-            if !sent.is_empty() {
-                self.store.outbox_sent(&sent, now_ms()).await?;
+            let first = tokio::select! {
+                next = publishes.next() => next,
+                _ = renewal.tick() => {
+                    // Without it others publish what is not marked: what is confirmed here still is.
+                    if let Err(error) = self.keep_lease().await {
+                        failure = Some(error);
+                    }
+                    continue;
+                }
+            };
+            let Some(first) = first else { return (count, failure) };
+            let mut results = vec![first];
+            // Those that came together are marked together.
+            while let Some(Some(next)) = publishes.next().now_or_never() {
+                results.push(next);
             }
-            if let Some(error) = failure {
-                return Err(anyhow::Error::from(error).context("what is to be told of batches waits"));
+            let mut sent = Vec::with_capacity(results.len());
+            for result in results {
+                match result {
+                    Ok(number) => sent.push(number),
+                    Err(error) => failure = Some(error.into()),
+                }
             }
-            if rows.len() < PUBLISHED_AT_ONCE as usize || !self.keep_lease().await? {
-                return Ok(());
+            match self.store.outbox_sent(&sent, now_ms()).await {
+                Ok(()) => count += sent.len(),
+                Err(error) => failure = Some(error),
             }
         }
     }
@@ -199,19 +253,26 @@ impl<B: Broker> Sweeper<B> {
         if self.round.is_none() {
             return self.begin_round().await;
         }
-        // In this order: what was due, then what workers have heard, then what waits in the queue.
+        // In this order: what was due, then what workers have heard, then what waits in the queue, then who has come.
         let due_by_ms = now_ms();
         let candidates = self.store.batches_due(due_by_ms, CANDIDATES_MAX).await?;
         #[expect(clippy::cast_precision_loss, reason = "batches of one round are few")]
         metrics::gauge!("paperboy_batches_due").set(candidates.len() as f64);
         let workers = self.store.workers().await?;
+        let is_held = self.store.is_held(due_by_ms).await?;
         let depth = self.depth().await?;
+        let later = self.store.workers().await?;
         let now_ms = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
         let Some(held) = &mut self.round else { return Ok(()) };
-        match held.round.judge(&workers, depth, now_ms) {
+        let was_seen = held.round.is_seeing_again();
+        let next = held.round.judge(Sight { workers: &workers, is_held, depth, later: &later }, now_ms);
+        // Where it takes several looks to believe that the queue is empty, one of them may be true: of the first on.
+        if !was_seen && (next == Next::Watch || held.round.is_seeing_again()) {
+            (held.candidates, held.due_by_ms) = (candidates, due_by_ms);
+        }
+        match next {
             Next::Wait => Ok(()),
             Next::Watch => {
-                (held.candidates, held.due_by_ms) = (candidates, due_by_ms);
                 if !self.store.watch_round(&self.owner, held.round.number).await? {
                     self.round = None;
                 }
@@ -272,6 +333,14 @@ impl<B: Broker> Sweeper<B> {
     }
 
     async fn depth(&mut self) -> anyhow::Result<Depth> {
+        let depth = self.look().await;
+        if depth.is_err() {
+            self.inspector = None;
+        }
+        depth
+    }
+
+    async fn look(&mut self) -> anyhow::Result<Depth> {
         if self.inspector.is_none() {
             let opened = services::inspector(&self.config).await;
             self.inspector = Some(opened.map_err(|failure| anyhow::anyhow!("{}", failure.text()))?);
@@ -288,6 +357,9 @@ impl<B: Broker> Sweeper<B> {
     }
 
     async fn forget_old(&self) {
+        if let Err(error) = self.store.forget_holds(now_ms()).await {
+            warn!("what workers put off long ago stays: {error:#}");
+        }
         let age_ms = i64::from(self.config.batches.retention_days) * 86_400_000;
         loop {
             match self.store.forget_batches(now_ms() - age_ms, FORGOTTEN_AT_ONCE).await {
@@ -308,9 +380,11 @@ impl<B: Broker> Sweeper<B> {
     }
 }
 
-fn outgoing(row: &OutboxRow) -> (Target, Outgoing) {
-    let tags =
-        Tags { message_id: Some(row.event_id.clone()), kind: Some(row.kind.clone()), ..Tags::default() };
+fn outgoing(row: OutboxRow) -> (Target, Outgoing) {
     let target = if row.kind == TYPE_COMPLETED { Target::Events } else { Target::Notices };
-    (target, Outgoing { body: Bytes::from(row.body.clone()), tags })
+    let tags = Tags { message_id: Some(row.event_id), kind: Some(row.kind), ..Tags::default() };
+    (target, Outgoing { body: Bytes::from(row.body), tags })
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ pub fn row_json(row: &BatchRow) -> Value {
         "closed_at": moment(batch.closed_ms),
         "completed_at": moment(batch.completed_ms),
         "event": (batch.state == State::Completed).then(|| completion_id(tenant, id)),
-        "scope": batch.scope,
+        "scope": batch.scope.clone().unwrap_or_default(),
     })
 }
 

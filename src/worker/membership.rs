@@ -178,7 +178,8 @@ impl Hands {
         Ticket { hands: self, number, is_recorded: false }
     }
 
-    fn hold(&self, wait: Duration) {
+    /// Remembers that something unrecorded may come back for so long.
+    pub(super) fn hold(&self, wait: Duration) {
         let until = Instant::now() + wait;
         let held = &mut self.tickets().held_until;
         *held = (*held).max(Some(until));

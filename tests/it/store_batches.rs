@@ -1,8 +1,6 @@
 //! What batches must do in every store: once in an SQLite file, once in PostgreSQL.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::collections::BTreeMap;
-
 use paperboy::domain::batch::{BatchId, DocumentId, Joined, Signal, State, Told};
 use paperboy::domain::name::{EventType, Tenant};
 use paperboy::store::Store;
@@ -34,6 +32,8 @@ on_both_engines! {
     only_the_round_that_is_under_way_closes,
     one_process_sweeps_until_its_lease_ends,
     batches_are_forgotten_by_age_unless_something_is_still_to_be_told,
+    what_is_to_be_told_is_read_by_bytes_and_not_kept_once_it_was,
+    what_a_worker_put_off_is_held_after_its_end,
 }
 
 const NOW: i64 = 1_795_338_007_120;
@@ -49,7 +49,7 @@ fn signal(batch: &str, document: &str, kind: &str) -> Signal {
             is_finished: kind == "document.processed",
         }),
         closes: false,
-        scope: BTreeMap::new(),
+        scope: None,
         idle_ms: 30_000,
     }
 }
@@ -155,6 +155,46 @@ async fn one_process_sweeps_until_its_lease_ends(home: Home) {
     assert!(store.lease_sweep("a", 253, 353).await.unwrap());
 }
 
+async fn what_is_to_be_told_is_read_by_bytes_and_not_kept_once_it_was(home: Home) {
+    let store = home.migrate().await;
+    assert!(!store.is_outbox_waiting().await.unwrap());
+    let signals = [1, 2, 3].map(|n| signal(&format!("b_{n}"), "d", "document.processed"));
+    store.record_signals(&signals, NOW).await.unwrap();
+    assert_eq!(sweep(&store, "a", NOW + 30_000).await, 3);
+    assert!(store.is_outbox_waiting().await.unwrap());
+    let all = store.outbox_waiting(0, 9, 1 << 20).await.unwrap();
+    assert_eq!(all.len(), 3);
+    let two = all[0].body.len() + all[1].body.len();
+    let waiting = async |after, limit, bytes_max| {
+        let rows = store.outbox_waiting(after, limit, bytes_max).await.unwrap();
+        rows.into_iter().map(|row| row.number).collect::<Vec<_>>()
+    };
+    let [first, second, third] = [0, 1, 2].map(|place: usize| all[place].number);
+    assert_eq!(waiting(0, 9, two).await, [first, second]);
+    assert_eq!(waiting(0, 9, two - 1).await, [first]);
+    assert_eq!(waiting(0, 9, 1).await, [first], "one, whatever its size");
+    assert_eq!(waiting(0, 2, 1 << 20).await, [first, second]);
+    assert_eq!(waiting(first, 9, 1 << 20).await, [second, third]);
+    store.outbox_sent(&[first, third], NOW).await.unwrap();
+    assert_eq!(waiting(0, 9, 1 << 20).await, [second]);
+    store.outbox_sent(&[second], NOW).await.unwrap();
+    assert!(!store.is_outbox_waiting().await.unwrap());
+}
+
+async fn what_a_worker_put_off_is_held_after_its_end(home: Home) {
+    let store = home.migrate().await;
+    store.worker_begins("w").await.unwrap();
+    assert!(!store.is_held(0).await.unwrap());
+    store.worker_holds("w", 1_000).await.unwrap();
+    store.worker_holds("w", 2_000).await.unwrap();
+    store.worker_ends("w").await.unwrap();
+    assert!(store.workers().await.unwrap().is_empty());
+    store.forget_holds(1_999).await.unwrap();
+    assert!(store.is_held(1_999).await.unwrap() && !store.is_held(2_000).await.unwrap());
+    store.forget_holds(2_000).await.unwrap();
+    assert!(!store.is_held(0).await.unwrap());
+}
+
 async fn batches_are_forgotten_by_age_unless_something_is_still_to_be_told(home: Home) {
     let store = home.migrate().await;
     let signals = [signal("done", "d", "document.processed"), signal("stuck", "d", "document.received")];
@@ -166,7 +206,7 @@ async fn batches_are_forgotten_by_age_unless_something_is_still_to_be_told(home:
     // Late, and told of.
     assert_eq!(store.record_signals(&[signal("done", "x", "a")], later).await.unwrap(), [Joined::Late]);
     assert_eq!(store.record_signals(&[signal("done", "x", "a")], later).await.unwrap(), [Joined::Before]);
-    let outbox = store.outbox_waiting(9).await.unwrap();
+    let outbox = store.outbox_waiting(0, 9, 1 << 20).await.unwrap();
     let kinds: Vec<&str> = outbox.iter().map(|row| row.kind.as_str()).collect();
     assert_eq!(kinds, ["batch.completed", "batch.late_document"]);
     for row in &outbox {
@@ -180,7 +220,7 @@ async fn batches_are_forgotten_by_age_unless_something_is_still_to_be_told(home:
     assert_eq!(store.forget_batches(later + 1, 9).await.unwrap(), (0, 1), "one is still to be told of");
     let numbers: Vec<i64> = outbox.iter().map(|row| row.number).collect();
     store.outbox_sent(&numbers, later).await.unwrap();
-    assert!(store.outbox_waiting(9).await.unwrap().is_empty());
+    assert!(store.outbox_waiting(0, 9, 1 << 20).await.unwrap().is_empty());
     assert_eq!(store.forget_batches(later + 1, 9).await.unwrap(), (1, 0));
     assert!(all(&store).await.is_empty());
     // Named again it is another batch.

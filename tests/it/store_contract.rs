@@ -165,6 +165,7 @@ async fn changes_that_are_pending_are_told_and_made_by_migrating(home: Home) {
         "batch_outbox",
         "batch_sweep",
         "batch_workers",
+        "batch_holds",
         "api_keys",
         "audit",
         "kept_answers",

@@ -24,14 +24,13 @@ use super::topology::Topology;
 use super::window::{Change, Window};
 use super::{acknowledger, codec, stream};
 use crate::broker::receipt::Settlement;
+use crate::broker::windows::Consuming;
 use crate::broker::{Queue, Receipt, Taken, Windows};
 
 /// Deliveries passed on before stop, gate and health are looked at again.
 const AT_ONCE: usize = 32;
 /// For the broker's answer to a cancelled consumer, and for what it had sent before.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Channels of one queue that may wait for messages which take their time, beside the one that takes.
-const STUCK_CHANNELS_MAX: usize = 4;
 
 /// All consumers of a process, on one connection.
 pub(super) struct Intake {
@@ -254,8 +253,8 @@ impl QueueLine {
             Arc::clone(&stuck),
         ));
         self.earlier.push(line.downgrade());
-        let _consuming = self.windows.consuming(self.queue);
-        let end = self.forward(&channel, consumer, line, &stuck).await;
+        let consuming = self.windows.consuming(self.queue);
+        let end = self.forward(&channel, consumer, line, &stuck, consuming).await;
         if matches!(end, End::Lost | End::Fault(_)) {
             acknowledger.abort();
         }
@@ -274,8 +273,7 @@ impl QueueLine {
                 return Some(End::Lost);
             }
             // What was taken before a pause counts: else every pause would add a whole prefetch.
-            self.earlier.retain(|line| line.strong_count() > 0);
-            let in_hand: usize = self.earlier.iter().map(WeakUnboundedSender::strong_count).sum();
+            let in_hand = self.in_hand();
             let is_room = takes_on || in_hand <= usize::from(self.window.places()) / 2;
             if *self.gate.borrow_and_update() && is_room {
                 return None;
@@ -322,6 +320,7 @@ impl QueueLine {
         mut consumer: Consumer,
         line: UnboundedSender<(u64, Settlement)>,
         stuck: &Notify,
+        consuming: Consuming,
     ) -> End {
         let mut tick = interval(Duration::from_secs(1));
         let end = loop {
@@ -357,8 +356,8 @@ impl QueueLine {
                 }
             }
         };
-        // Whoever watches what is in hand knows before anything goes back.
-        self.windows.turn(self.queue);
+        // Whoever watches what is in hand knows before anything goes back, and counts none that is gone already.
+        drop(consuming);
         match end {
             // A call that is handed back is answered as interrupted: what has been fetched is answered here.
             End::Stopped | End::Paused | End::Resized(_) if self.queue == Queue::Calls => {
@@ -373,14 +372,21 @@ impl QueueLine {
         end
     }
 
-    /// What stays on an earlier channel is held beside a whole window: not where bodies are large, and of few.
+    /// What stays on an earlier channel is held beside a whole window.
     fn may_leave_a_channel(&mut self) -> bool {
-        self.earlier.retain(|line| line.strong_count() > 0);
-        let may = self.window.is_whole() && self.earlier.len() <= STUCK_CHANNELS_MAX;
+        let in_hand = self.in_hand();
+        let may = self.windows.may_end(self.queue, std::time::Instant::now())
+            && self.window.may_be_doubled(self.earlier.len(), in_hand);
         if may {
             metrics::counter!("paperboy_stuck_channels_total", "queue" => self.label.clone()).increment(1);
         }
         may
+    }
+
+    /// Receipts that are not used up, of this channel and of earlier ones; channels without any are forgotten.
+    fn in_hand(&mut self) -> usize {
+        self.earlier.retain(|line| line.strong_count() > 0);
+        self.earlier.iter().map(WeakUnboundedSender::strong_count).sum()
     }
 
     /// Passes on a delivery and what has arrived behind it; why there will be no more, if that has come.

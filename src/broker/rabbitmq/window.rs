@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// After it had to shrink a window stays as it is for this long.
 const STEADY: Duration = Duration::from_secs(60);
 const GROWTH: u16 = 4;
+/// Channels of one queue that may wait for messages which take their time, beside the one that takes.
+const LEFT_CHANNELS_MAX: usize = 4;
 
 /// The window of one consumer.
 #[derive(Debug)]
@@ -44,9 +46,11 @@ impl Window {
         self.places
     }
 
-    /// Whether it is the configured share, so that bodies are small.
-    pub(super) fn is_whole(&self) -> bool {
-        self.places == self.share
+    /// Whether a channel may be left with what is in hand, and a whole window taken on another: not where bodies are
+    /// large, not where channels were left already with so many messages in hand.
+    pub(super) fn may_be_doubled(&self, channels: usize, in_hand: usize) -> bool {
+        let is_whole = self.places == self.share;
+        is_whole && channels <= LEFT_CHANNELS_MAX && in_hand < 2 * usize::from(self.places)
     }
 
     /// Notes the size of a message that came.
@@ -125,6 +129,16 @@ mod tests {
         let mut window = Window::new(308, 160 * MIB, 16 * MIB);
         feed(&mut window, 1_000, 1 << 20, now);
         assert_eq!(window.places(), 160);
+    }
+
+    #[test]
+    fn channels_are_left_while_few_small_messages_are_in_hand() {
+        let mut window = Window::new(100, 160 * MIB, MIB);
+        assert!(window.may_be_doubled(1, 199) && window.may_be_doubled(4, 0));
+        assert!(!window.may_be_doubled(1, 200), "three windows at the most");
+        assert!(!window.may_be_doubled(5, 0));
+        window.see(16 << 20, Instant::now());
+        assert!(!window.may_be_doubled(1, 1), "they are large");
     }
 
     #[test]

@@ -65,8 +65,8 @@ pub fn completed_body(completion: &Completion<'_>, bytes_max: usize) -> Vec<u8> 
     event.insert("id".into(), json!(completion_id(tenant, id)));
     event.insert("type".into(), json!(TYPE_COMPLETED));
     event.insert("tenant".into(), json!(tenant.as_str()));
-    if !batch.scope.is_empty() {
-        event.insert("scope".into(), json!(batch.scope));
+    if let Some(scope) = batch.scope.as_ref().filter(|scope| !scope.is_empty()) {
+        event.insert("scope".into(), json!(scope));
     }
     event.insert("time".into(), json!(rfc3339(completed_ms)));
     event.insert("batch_id".into(), json!(id.as_str()));

@@ -67,8 +67,9 @@ pub struct Batch {
     pub finished: u64,
     /// Documents that came when it was not open any more.
     pub late: u64,
-    /// What all its events agree on: subscriptions with a scope get its completion too.
-    pub scope: BTreeMap<String, String>,
+    /// What all its events that tell a scope agree on, as soon as one has: subscriptions with a scope get its
+    /// completion too.
+    pub scope: Option<BTreeMap<String, String>>,
     pub closed_ms: Option<i64>,
     pub completed_ms: Option<i64>,
 }
@@ -104,7 +105,7 @@ pub enum Joined {
 
 impl Batch {
     /// A batch of which nothing is known yet.
-    pub fn new(at_ms: i64, idle_ms: i64, scope: BTreeMap<String, String>) -> Batch {
+    pub fn new(at_ms: i64, idle_ms: i64, scope: Option<BTreeMap<String, String>>) -> Batch {
         Batch {
             state: State::Open,
             opened_ms: at_ms,
@@ -126,7 +127,10 @@ impl Batch {
         if is_open {
             self.opened_ms = self.opened_ms.min(signal.at_ms);
             self.close_asked |= signal.closes;
-            self.scope.retain(|key, value| signal.scope.get(key) == Some(value));
+            if let Some(told) = &signal.scope {
+                let known = self.scope.get_or_insert_with(|| told.clone());
+                known.retain(|key, value| told.get(key) == Some(value));
+            }
         }
         let Some(document) = &signal.document else { return Joined::Before };
         let joined = match (&mut *member, is_open) {

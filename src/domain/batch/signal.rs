@@ -38,7 +38,8 @@ pub struct Signal {
     pub document: Option<Told>,
     /// No document follows.
     pub closes: bool,
-    pub scope: BTreeMap<String, String>,
+    /// None where it tells none: that is no word about the scope of its batch.
+    pub scope: Option<BTreeMap<String, String>>,
     pub idle_ms: i64,
 }
 
@@ -94,6 +95,8 @@ impl Rules {
         let at_ms = told_ms.unwrap_or(now_ms).clamp(0, now_ms.max(0));
         let mut scope: BTreeMap<String, String> =
             event.scope.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let is_told = !scope.is_empty();
+        // Too long to be kept: then there is nothing that all agree on.
         if scope_bytes(&scope) > SCOPE_BYTES_MAX {
             scope.clear();
         }
@@ -105,7 +108,7 @@ impl Rules {
             at_ms,
             document,
             closes: event.close_batch,
-            scope,
+            scope: is_told.then_some(scope),
         }))
     }
 }

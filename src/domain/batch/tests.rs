@@ -39,7 +39,7 @@ fn signal(kind: &str, document: Option<u8>, at_ms: i64) -> Signal {
         document: document
             .map(|number| Told { id: DocumentId::parse(&format!("d{number}")).unwrap(), is_finished }),
         closes: false,
-        scope: BTreeMap::new(),
+        scope: None,
         idle_ms: 30_000,
     }
 }
@@ -99,6 +99,30 @@ fn an_event_says_what_it_means_for_its_batch() {
         read(r#""type":"a","batch_id":"b","document_id":"d\u0000""#),
         Err(Unkept { field: "document_id" })
     );
+}
+
+#[test]
+fn an_event_without_a_scope_leaves_its_batch_the_scope_it_has() {
+    let told = |scope: &str| {
+        let rest = format!(r#""type":"a","batch_id":"b","document_id":"d","scope":{scope}"#);
+        read(&rest).unwrap().unwrap()
+    };
+    let bare = read(r#""type":"x","batch_id":"b","close_batch":true"#).unwrap().unwrap();
+    assert_eq!((&bare.scope, &told("{}").scope), (&None, &None));
+    let scope = |pairs: &[(&str, &str)]| {
+        Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    };
+    let of = |signals: &[Signal]| Kept::of(signals).batch.scope;
+    let (one, other) = (told(r#"{"inbox":"i7","q":"1"}"#), told(r#"{"inbox":"i7","q":"2"}"#));
+    let opened = signal("batch.opened", None, 1);
+    assert_eq!(of(&[opened.clone(), bare.clone()]), None);
+    let agreed = of(&[opened, bare.clone(), one.clone(), other.clone(), told("{}"), bare]);
+    assert_eq!(agreed, scope(&[("inbox", "i7")]));
+    // What they do not agree on is not agreed on again.
+    assert_eq!(of(&[one.clone(), told(r#"{"inbox":"i8"}"#), one.clone()]), scope(&[]));
+    // Neither is anything once a scope was too long to be kept.
+    let long = told(&format!(r#"{{"inbox":"i7","x":"{}"}}"#, "x".repeat(SCOPE_BYTES_MAX)));
+    assert_eq!(of(&[long, one]), scope(&[]));
 }
 
 #[test]
@@ -188,12 +212,13 @@ fn a_completion_lists_what_has_room_and_counts_the_rest() {
 /// Up to three events of each of up to twelve documents, some of them twice.
 fn arrivals() -> impl Strategy<Value = (Vec<Signal>, Vec<Signal>)> {
     let kinds = ["document.received", "document.processed", "document.failed", "document.exported"];
-    let one = (0..4_usize, 0..12_u8, 0..50_i64, any::<bool>(), 0..3_u8).prop_map(
+    let one = (0..4_usize, 0..12_u8, 0..50_i64, any::<bool>(), 0..4_u8).prop_map(
         move |(kind, number, at, closes, inbox)| {
             let scope = BTreeMap::from([
                 ("inbox".to_owned(), (inbox / 2).to_string()),
                 ("q".to_owned(), "1".to_owned()),
             ]);
+            let scope = (inbox > 0).then_some(scope);
             Signal { closes: closes && at > 45, scope, ..signal(kinds[kind], Some(number), at * 100) }
         },
     );

@@ -98,12 +98,14 @@ impl Store {
         let mut write = self.begin_write().await.context(failed)?;
         let rows = write
             .query(
+                // Asked again of each row: Postgres finds them, and may have to wait for whoever changes one.
                 "DELETE FROM batches WHERE number IN (SELECT number FROM batches WHERE changed_ms < $1
                  AND NOT EXISTS (SELECT 1 FROM batch_outbox WHERE batch = batches.number AND sent_ms IS NULL)
-                 ORDER BY changed_ms LIMIT $2) RETURNING number, state",
+                 ORDER BY changed_ms LIMIT $2) AND changed_ms < $3 RETURNING number, state",
             )
             .bind(before_ms)
             .bind(i64::from(limit))
+            .bind(before_ms)
             .fetch_all()
             .await
             .context(failed)?;

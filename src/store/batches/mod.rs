@@ -44,7 +44,7 @@ struct Kept {
 fn kept(row: &Row) -> anyhow::Result<Kept> {
     let state: String = row.get("state")?;
     let scope: String = row.get("scope")?;
-    let scope: BTreeMap<String, String> = serde_json::from_str(&scope).context("scope of a batch")?;
+    let scope: Option<BTreeMap<String, String>> = serde_json::from_str(&scope).context("scope of a batch")?;
     Ok(Kept {
         number: row.get("number")?,
         tenant: Tenant::parse(&row.get::<String>("tenant")?)?,
@@ -104,7 +104,7 @@ async fn update_all<'k>(
             .bind(column(batch.documents))
             .bind(column(batch.finished))
             .bind(column(batch.late))
-            .bind(scope_text(&batch.scope))
+            .bind(scope_text(batch.scope.as_ref()))
             .bind(batch.closed_ms)
             .bind(batch.completed_ms)
             .bind(due_ms(batch))
@@ -116,6 +116,7 @@ async fn update_all<'k>(
     Ok(())
 }
 
-fn scope_text(scope: &BTreeMap<String, String>) -> String {
-    serde_json::to_string(scope).unwrap_or_else(|_| "{}".into())
+/// `null` as long as no event has told one.
+fn scope_text(scope: Option<&BTreeMap<String, String>>) -> String {
+    serde_json::to_string(&scope).unwrap_or_else(|_| "{}".into())
 }

@@ -102,7 +102,7 @@ impl Store {
         note: Note,
     ) -> anyhow::Result<Option<BatchRow>> {
         let failed = "could not make a batch in the store";
-        let batch = Batch::new(note.at_ms, idle_ms, scope);
+        let batch = Batch::new(note.at_ms, idle_ms, (!scope.is_empty()).then_some(scope));
         let mut write = self.begin_write().await.context(failed)?;
         let row = write
             .query(concat!(
@@ -115,7 +115,7 @@ impl Store {
             .bind(id.as_str())
             .bind(batch.opened_ms)
             .bind(batch.idle_ms)
-            .bind(scope_text(&batch.scope))
+            .bind(scope_text(batch.scope.as_ref()))
             .bind(due_ms(&batch))
             .bind(note.at_ms)
             .fetch_optional()
@@ -148,5 +148,33 @@ impl Store {
             write.commit().await.context(failed)?;
         }
         Ok(Some(kept.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::seal::SealKey;
+    use crate::store::StoreUrl;
+    use crate::store::tests::Folder;
+
+    #[tokio::test]
+    async fn a_page_is_read_from_an_index_and_sorts_nothing() {
+        let folder = Folder::new();
+        let url = format!("sqlite://{}", folder.path().join("paperboy.db").display());
+        let key = SealKey::from_bytes([1; 32]);
+        let store = Store::migrate(&StoreUrl::parse(&url).unwrap(), &key).await.unwrap();
+        for (text, index) in [
+            ("EXPLAIN QUERY PLAN SELECT * FROM batches WHERE id = $1 ORDER BY number DESC", "batches_by_id"),
+            (
+                "EXPLAIN QUERY PLAN SELECT * FROM batches WHERE state = $1 ORDER BY number DESC",
+                "batches_by_state",
+            ),
+        ] {
+            let mut connection = store.inner.pool.acquire().await.unwrap();
+            let rows = connection.query(text).bind("x").fetch_all().await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get("detail").unwrap()).collect();
+            assert!(matches!(&plan[..], [only] if only.contains(index)), "{plan:?}");
+        }
     }
 }

@@ -84,7 +84,7 @@ async fn hold(write: &mut Write<'_>, signals: &[Signal], now_ms: i64) -> anyhow:
         query.push_bind(", ", id.as_str());
         query.push_bind(", 'open', ", batch.opened_ms);
         query.push_bind(", ", batch.idle_ms);
-        query.push_bind(", 0, 0, 0, 0, ", scope_text(&batch.scope));
+        query.push_bind(", 0, 0, 0, 0, ", scope_text(batch.scope.as_ref()));
         query.push_bind(", ", due_ms(&batch));
         query.push_bind(", ", now_ms);
         query.push(")");

@@ -28,6 +28,9 @@ pub trait RoundStore: Send + Sync + 'static {
         standing: Standing,
         consumers: u32,
     ) -> impl Future<Output = anyhow::Result<()>> + Send;
+
+    /// See [`Store::worker_holds`].
+    fn worker_holds(&self, process: &str, until_ms: i64) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
 impl RoundStore for Store {
@@ -37,6 +40,10 @@ impl RoundStore for Store {
 
     async fn worker_answers(&self, process: &str, standing: Standing, consumers: u32) -> anyhow::Result<()> {
         Store::worker_answers(self, process, standing, consumers).await
+    }
+
+    async fn worker_holds(&self, process: &str, until_ms: i64) -> anyhow::Result<()> {
+        Store::worker_holds(self, process, until_ms).await
     }
 }
 
@@ -60,6 +67,14 @@ impl Store {
             .context(FAILED)?;
         write.commit().await.context(FAILED)?;
         Ok(taken > 0)
+    }
+
+    /// Until when somebody has the right to sweep.
+    #[cfg(test)]
+    pub(crate) async fn sweep_until(&self) -> i64 {
+        let mut connection = self.inner.pool.acquire().await.unwrap();
+        let query = connection.query("SELECT until_ms FROM batch_sweep WHERE one = 1");
+        query.fetch_value().await.unwrap()
     }
 
     /// Gives the right to sweep back, and ends the round with it.
@@ -154,6 +169,41 @@ impl Store {
         let mut write = self.begin_write().await.context(FAILED)?;
         let query = write.query("DELETE FROM batch_workers WHERE process = $1");
         query.bind(process).execute().await.context(FAILED)?;
+        write.commit().await.context(FAILED)
+    }
+
+    /// Says that something which a process put off unrecorded may come back until then, whether or not the process is
+    /// there by that time.
+    pub async fn worker_holds(&self, process: &str, until_ms: i64) -> anyhow::Result<()> {
+        let mut write = self.begin_write().await.context(FAILED)?;
+        write
+            .query(
+                "INSERT INTO batch_holds (process, until_ms) VALUES ($1, $2)
+                 ON CONFLICT (process) DO UPDATE SET until_ms = excluded.until_ms",
+            )
+            .bind(process)
+            .bind(until_ms)
+            .execute()
+            .await
+            .context(FAILED)?;
+        write.commit().await.context(FAILED)
+    }
+
+    /// Whether something that was put off unrecorded may still come back.
+    pub async fn is_held(&self, now_ms: i64) -> anyhow::Result<bool> {
+        let row = async {
+            let mut connection = self.inner.pool.acquire().await?;
+            let query = connection.query("SELECT 1 FROM batch_holds WHERE until_ms > $1 LIMIT 1");
+            query.bind(now_ms).fetch_optional().await
+        };
+        Ok(row.await.context(FAILED)?.is_some())
+    }
+
+    /// Forgets what is held no more.
+    pub async fn forget_holds(&self, now_ms: i64) -> anyhow::Result<()> {
+        let mut write = self.begin_write().await.context(FAILED)?;
+        let query = write.query("DELETE FROM batch_holds WHERE until_ms <= $1");
+        query.bind(now_ms).execute().await.context(FAILED)?;
         write.commit().await.context(FAILED)
     }
 

@@ -24,6 +24,8 @@ CREATE TABLE batches (
 
 CREATE INDEX batches_due ON batches (state, due_ms) WHERE due_ms IS NOT NULL;
 CREATE INDEX batches_by_tenant ON batches (tenant, number);
+CREATE INDEX batches_by_id ON batches (id, number);
+CREATE INDEX batches_by_state ON batches (state, number);
 CREATE INDEX batches_by_change ON batches (changed_ms);
 
 CREATE TABLE batch_documents (
@@ -70,4 +72,11 @@ CREATE TABLE batch_workers (
     spoiled   BIGINT NOT NULL,
     consumers BIGINT NOT NULL,
     beat      BIGINT NOT NULL
+);
+
+-- Until when something may come back that a process put off before what it means was written down. It outlives the
+-- process.
+CREATE TABLE batch_holds (
+    process  TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    until_ms BIGINT NOT NULL
 );
