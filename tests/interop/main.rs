@@ -11,6 +11,7 @@ mod platforms;
 #[expect(
     dead_code,
     unused_imports,
+    unused_macros,
     reason = "the whole language of the integration tests, used here in part"
 )]
 #[path = "../it/support/mod.rs"]

@@ -7,25 +7,7 @@ use paperboy::store::Store;
 use paperboy::store::batches::{BatchFilter, Phase};
 use serde_json::Value;
 
-use crate::store_contract::Home;
-
-/// Runs each of these on either engine.
-macro_rules! on_both_engines {
-    ($($test:ident,)*) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $test() {
-                super::$test(super::Home::in_a_file()).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $test() {
-                super::$test(super::Home::in_postgres().await).await;
-            })*
-        }
-    };
-}
+use crate::support::home::{Home, on_both_engines};
 
 on_both_engines! {
     processes_that_record_at_once_count_every_document_once,
