@@ -119,7 +119,7 @@ async fn clean_up(config: &Config, reached: &Reached, stage: Option<&mut Stage>)
     if reached.broker {
         match remove_queues(config).await {
             Ok(queues) => {
-                print::say(&format!("deleted the exchange and {queues} queues of the demo from RabbitMQ"))
+                print::say(&format!("deleted the exchanges and {queues} queues of the demo from RabbitMQ"))
             }
             Err(failure) => failed = Some(failure),
         }

@@ -126,7 +126,7 @@ fn behave(endpoint: &str, times: u32, repaired: bool) -> Answer {
         "erp" => (StatusCode::OK, "booked\n"),
         "flaky" if times <= FLAKY_FAILURES => (StatusCode::SERVICE_UNAVAILABLE, "restarting\n"),
         "flaky" => (StatusCode::OK, "thank you\n"),
-        "broken" if !repaired => (StatusCode::INTERNAL_SERVER_ERROR, "no such table: batches\n"),
+        "broken" if !repaired => (StatusCode::INTERNAL_SERVER_ERROR, "my archive is full\n"),
         "broken" => (StatusCode::OK, "filed\n"),
         _ => (StatusCode::NOT_FOUND, "nobody here\n"),
     }
