@@ -11,6 +11,7 @@ mod event;
 mod figures;
 mod floor;
 mod histogram;
+mod letters;
 mod player;
 mod prefix;
 mod process;
@@ -36,7 +37,7 @@ use player::Player;
 use producer::Producer;
 pub(super) use receiver::Receiver;
 use report::{Played, Report};
-use scenario::{Scenario, Word};
+use scenario::{Play, Scenario, Word};
 
 /// Measure a worker against the least a worker can do, and against the limits it should keep.
 #[derive(Args, Debug)]
@@ -199,8 +200,9 @@ impl Bench {
 /// Adds the subscriptions of a scenario's crowds.
 async fn subscribe(stage: &Stage, scenario: &Scenario, receiver: SocketAddr) -> Result<(), Failure> {
     let mut known = BTreeSet::new();
-    let new = scenario.plays.iter().filter(|play| known.insert(&play.crowd.name));
-    let subscriptions = new.flat_map(|play| play.crowd.subscriptions(&receiver.to_string()));
+    let crowds = scenario.plays.iter().flat_map(Play::crowds);
+    let new = crowds.filter(|crowd| known.insert(&crowd.name));
+    let subscriptions = new.flat_map(|crowd| crowd.subscriptions(&receiver.to_string()));
     let input = serde_json::Value::from_iter(subscriptions).to_string();
     checked(stage, &["subscription", "add", "--file", "-", "--no-wait"], Some(&input)).await
 }

@@ -136,7 +136,7 @@ impl<B: Broker> Replaying<'_, B> {
             let Some(count) = u32::try_from(items.len()).ok().filter(|count| *count > 0) else {
                 return Ok(Finish::Done);
             };
-            let (sent, failure) = match self.publish(job, &items).await? {
+            let (sent, failure) = match self.publish(job, &items, begun, pace).await? {
                 Ok(published) => published,
                 Err(finish) => return Ok(finish),
             };
@@ -170,16 +170,20 @@ impl<B: Broker> Replaying<'_, B> {
         }
     }
 
-    /// Publishes all of these at once, keeping the lease meanwhile; those confirmed, and the first failure.
+    /// Publishes all of these, one each `pace` from `begun` on, since a burst would be felt by what is live. Keeps the
+    /// lease meanwhile; those confirmed, and the first failure.
     async fn publish(
         &self,
         job: &ReplayJob,
         items: &[ReplayItem],
+        begun: Instant,
+        pace: Duration,
     ) -> anyhow::Result<Result<(Vec<i64>, Option<Unconfirmed>), Finish>> {
         let target = job.what.subscription.as_deref();
-        let publishes = items.iter().map(|item| {
+        let publishes = items.iter().zip(0..).map(|(item, nth)| async move {
+            sleep_until(begun + pace * nth).await;
             let message = replay::message(&item.letter, item.cycle, target);
-            confirmed(self.broker.publish(Target::Retries, message))
+            confirmed(self.broker.publish(Target::Retries, message)).await
         });
         let mut publishing = std::pin::pin!(join_all(publishes));
         let results = loop {

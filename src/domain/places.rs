@@ -222,6 +222,25 @@ impl<const QUEUES: usize> Places<QUEUES> {
         admission
     }
 
+    /// Whether a message that is still to be sent to a queue would be put off there anyway, or sent aside and put off
+    /// then: so it may be put off at once.
+    pub fn ask_ahead(
+        &mut self,
+        at: Lane,
+        aside: Lane,
+        subscription: &SubscriptionId,
+        now_ms: u64,
+    ) -> Option<Crowded> {
+        let endpoint = self.endpoints.get_mut(subscription)?;
+        let pace = endpoint.pace(now_ms);
+        endpoint.count(pace, &mut self.tenants, &mut self.slow);
+        let has_room = |lane| endpoint.has_room(lane, pace, &self.tenants, &self.slow);
+        if pace != Pace::Slow || has_room(at) || has_room(aside) {
+            return None;
+        }
+        Some(endpoint.crowd(now_ms))
+    }
+
     /// A place is given back; `began_ms` is when it was asked for. `is_answer` is false where the request was
     /// given up by ourselves, which says nothing of the endpoint. Whether messages wait at its door.
     pub fn leave(
@@ -362,6 +381,11 @@ impl<const QUEUES: usize> Endpoint<QUEUES> {
     }
 
     fn put_off(&mut self, now_ms: u64) -> Admission {
+        Admission::Defer(self.crowd(now_ms))
+    }
+
+    /// Counts one more that is put off.
+    fn crowd(&mut self, now_ms: u64) -> Crowded {
         let lasting = self.crowd.filter(|crowd| {
             let lasted_ms = crowd.last_ms.saturating_sub(crowd.since_ms);
             now_ms.saturating_sub(crowd.last_ms) <= lasted_ms.max(UNCROWDED_MS_MIN)
@@ -369,7 +393,7 @@ impl<const QUEUES: usize> Endpoint<QUEUES> {
         let (since_ms, put_off) = lasting.map_or((now_ms, 0), |crowd| (crowd.since_ms, crowd.put_off));
         let put_off = put_off.saturating_add(1);
         self.crowd = Some(Crowd { since_ms, last_ms: now_ms, put_off });
-        Admission::Defer(Crowded { lasted_ms: now_ms.saturating_sub(since_ms), put_off })
+        Crowded { lasted_ms: now_ms.saturating_sub(since_ms), put_off }
     }
 
     fn enter(&mut self, queue: usize, now_ms: u64) {

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::future::{Either, FutureExt as _, TryFutureExt as _};
 use reqwest::{
     Response, StatusCode,
     header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
@@ -82,18 +83,26 @@ impl Sender {
         self.drains.close().await;
     }
 
-    /// Sends, after a login where there is one, and once more after a new login if that token is refused (RFC 6750
-    /// §3.1 answers 401 to one that has ended).
-    ///
-    /// Gives back the token beside the answer, which may repeat it.
-    async fn exchange(
+    /// Sends, after a login where there is one. Gives back the token beside the answer, which may repeat it.
+    fn exchange(
         &self,
         mut request: Request,
         deadline: Instant,
+    ) -> impl Future<Output = Result<(Response, Option<Secret>), Failure>> + Send {
+        match request.token.take() {
+            None => Either::Left(self.head_by(request, deadline).map_ok(|response| (response, None))),
+            // A login is rare; without the box its states would be part of every delivery's.
+            Some(login) => Either::Right(Box::pin(self.exchange_after(login, request, deadline))),
+        }
+    }
+
+    /// Sends once more after a new login if the token is refused (RFC 6750 §3.1 answers 401 to one that has ended).
+    async fn exchange_after(
+        &self,
+        login: Arc<TokenRequest>,
+        request: Request,
+        deadline: Instant,
     ) -> Result<(Response, Option<Secret>), Failure> {
-        let Some(login) = request.token.take() else {
-            return Ok((self.head_by(request, deadline).await?, None));
-        };
         let token = self.token(&login, None, deadline).await?;
         let response = self.head_by(authorized(request.clone(), &token), deadline).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
@@ -121,27 +130,44 @@ impl Sender {
             }
             Ok(LoginAnswer { status, body, is_cut: false })
         };
-        // A login is rare; without the box its states would be part of every delivery's.
-        Box::pin(self.tokens.get(login, rejected, deadline, call)).await
+        self.tokens.get(login, rejected, deadline, call).await
     }
 
     /// Fails as `timeout` when the head of the answer is not complete at `deadline`.
-    async fn head_by(&self, request: Request, deadline: Instant) -> Result<Response, Failure> {
+    fn head_by(
+        &self,
+        request: Request,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Response, Failure>> + Send {
         let timeout = request.timeout;
-        tokio::time::timeout_at(deadline.into(), self.head(request)).await.unwrap_or_else(|_| {
-            Err(Failure::new(Class::Timeout, format!("no answer within {} s", timeout.as_secs_f32())))
+        let head = tokio::time::timeout_at(deadline.into(), self.head(request));
+        head.map(move |head| {
+            head.unwrap_or_else(|_| {
+                Err(Failure::new(Class::Timeout, format!("no answer within {} s", timeout.as_secs_f32())))
+            })
         })
     }
 
-    /// Sends and returns when the head of the answer is there.
-    async fn head(&self, request: Request) -> Result<Response, Failure> {
+    /// Sends and returns when the head of the answer is there. The request is handed to the client before anything is
+    /// waited for, so that no delivery carries it along.
+    fn head(&self, request: Request) -> impl Future<Output = Result<Response, Failure>> + Send {
+        let begun = self.begin(request);
+        async move {
+            let response = begun?.await?;
+            self.check_connection(&response)?;
+            Ok(response)
+        }
+    }
+
+    fn begin(
+        &self,
+        request: Request,
+    ) -> Result<impl Future<Output = reqwest::Result<Response>> + Send + use<>, Failure> {
         self.guard.check_literal(&request.url)?;
         let Some(client) = self.clients.of(&request.url) else {
             return Err(Failure::new(Class::Template, "the URL has no host or port"));
         };
-        let response = client.execute(outbound(request)).await?;
-        self.check_connection(&response)?;
-        Ok(response)
+        Ok(client.execute(outbound(request)))
     }
 
     /// Compares what we are really connected to. Only a mistake in this program could make it differ.
@@ -172,31 +198,33 @@ impl Transport for Sender {
     /// Fails as `timeout` when the head of the answer (all of it with `reads_answer`) is not complete within
     /// `request.timeout`, and as `auth` when a
     /// login before it brings no token.
-    async fn send(&self, request: Request) -> Answer {
+    fn send(&self, request: Request) -> impl Future<Output = Answer> + Send {
         let started = Instant::now();
         let (deadline, reads_answer) = (started + request.timeout, request.reads_answer);
-        let head = self.exchange(request, deadline).await;
-        let elapsed_ms = elapsed_ms(started);
-        match head {
-            Ok((response, token)) => {
-                let mut answer = if reads_answer {
-                    // Rare and large: in a box, so that no delivery carries room for it.
-                    Box::pin(whole::read(response, started, deadline))
-                        .await
-                        .unwrap_or_else(failed_within(started))
-                } else {
-                    self.answer(response, elapsed_ms).await
-                };
-                if let Some(token) = token {
-                    let text = String::from_utf8_lossy(&answer.excerpt);
-                    let bare = token.expose().rsplit(' ').next().unwrap_or_default();
-                    let veil = Veil::new(&[bare.into()], &Auth::None);
-                    answer.excerpt = veil.hide(&text).into_bytes();
-                    whole::hide(&mut answer, &veil);
-                }
-                answer
+        let head = self.exchange(request, deadline);
+        async move {
+            let head = head.await;
+            let elapsed_ms = elapsed_ms(started);
+            let (response, token) = match head {
+                Ok(answered) => answered,
+                Err(failure) => return failed(failure, elapsed_ms),
+            };
+            let mut answer = if reads_answer {
+                // Rare and large: in a box, so that no delivery carries room for it.
+                Box::pin(whole::read(response, started, deadline))
+                    .await
+                    .unwrap_or_else(failed_within(started))
+            } else {
+                self.answer(response, elapsed_ms).await
+            };
+            if let Some(token) = token {
+                let text = String::from_utf8_lossy(&answer.excerpt);
+                let bare = token.expose().rsplit(' ').next().unwrap_or_default();
+                let veil = Veil::new(&[bare.into()], &Auth::None);
+                answer.excerpt = veil.hide(&text).into_bytes();
+                whole::hide(&mut answer, &veil);
             }
-            Err(failure) => failed(failure, elapsed_ms),
+            answer
         }
     }
 }

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::balance::Ending;
 use super::report;
-use super::step::Step;
-use crate::broker::{Message, Tags};
+use super::step::{self, Step};
+use crate::broker::{Message, Outgoing, Tags, Target};
 use crate::domain::history::History;
 use crate::domain::places::Crowded;
 
@@ -44,10 +46,15 @@ impl Cause {
 }
 
 /// Puts a message off for so many [`units`].
-pub(super) fn defer(message: &Message, mut tags: Tags, cause: Cause, units: u32) -> Step {
+pub(super) fn defer(message: &Message, tags: Tags, cause: Cause, units: u32) -> Step {
+    Step::Publish(vec![copy(&message.body, tags, cause, units)], Ending::Deferred)
+}
+
+/// What is published for that.
+pub(super) fn copy(body: &Bytes, mut tags: Tags, cause: Cause, units: u32) -> (Target, Outgoing) {
     tags.deferrals = tags.deferrals.saturating_add(1);
     report::deferred(&tags, cause, units);
-    Step::wait(units, message.body.clone(), tags, Ending::Deferred)
+    step::waiting(units, body.clone(), tags)
 }
 
 /// How long it waits, in units of `unit`; none for what had no attempt for `wait_age_max`.

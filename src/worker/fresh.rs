@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
-use super::Worker;
 use super::balance::Ending;
+use super::defer::{self, Cause};
 use super::report;
 use super::step::{self, Step};
+use super::{Settings, Worker};
 use crate::broker::{Broker, Message, Outgoing, Queue, Tags, Target};
 use crate::cache::{Directory, Lookup, TenantSubscriptions};
 use crate::domain::event::{Event, Unreadable};
@@ -96,11 +97,30 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                     return self.disabled_copy(message, event, subscription, now_ms);
                 }
                 let tags = step::addressed(&message.tags, event, subscription, now_ms);
-                (Target::Deliveries, Outgoing { body: message.body.clone(), tags })
+                self.deferred_ahead(message, event, subscription, &tags, now_ms)
+                    .unwrap_or_else(|| (Target::Deliveries, Outgoing { body: message.body.clone(), tags }))
             })
             .collect();
         report::fanned_out(event, copies.len());
         Some(Step::Publish(copies, Ending::FannedOut))
+    }
+
+    /// The copy for an endpoint that holds all it may waits at once: in the deliveries it would be taken only to be
+    /// put off.
+    fn deferred_ahead(
+        &self,
+        message: &Message,
+        event: &Event<'_>,
+        subscription: &Subscription,
+        tags: &Tags,
+        now_ms: i64,
+    ) -> Option<(Target, Outgoing)> {
+        let crowded = self.places.ask_ahead(Queue::Deliveries, subscription)?;
+        let Settings { unit, wait_age_max, .. } = self.settings;
+        let cause = Cause::Busy(crowded);
+        let units = defer::units(tags, cause, unit, now_ms, wait_age_max)?;
+        self.recorder.deferred(event, tags, units, now_ms);
+        Some(defer::copy(&message.body, tags.clone(), cause, units))
     }
 
     /// The customer did not ask for that: the event is kept as a dead letter.

@@ -13,6 +13,7 @@ pub mod drain;
 mod fresh;
 pub mod membership;
 pub mod notices;
+mod overdue;
 pub mod passage;
 mod places;
 pub mod record;
@@ -23,12 +24,12 @@ pub mod source;
 mod step;
 pub mod vigil;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Message, Queue, Replier, Tags, Taken};
@@ -40,6 +41,7 @@ use crate::http::Transport;
 use balance::Balance;
 use defer::Cause;
 use membership::{Memberships, NotRecorded};
+use overdue::Overdue;
 pub use places::Places;
 use record::Recorder;
 use step::Step;
@@ -81,7 +83,7 @@ pub struct Worker<B, D, T> {
     vigil: Arc<Vigil>,
     memberships: Memberships,
     /// The grace is over: whatever still runs gives its message back.
-    overdue: CancellationToken,
+    overdue: Overdue,
 }
 
 /// How a worker's run ended.
@@ -103,7 +105,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         balance: Arc<Balance>,
         places: Arc<Places>,
     ) -> Self {
-        let (meters, overdue) = (report::Meters::default(), CancellationToken::new());
+        let (meters, overdue) = (report::Meters::default(), Overdue::default());
         let (recorder, vigil) = (Recorder::nothing(), Arc::new(Vigil::new(false)));
         let (calls, memberships) = (None, Memberships::nothing());
         Worker {
@@ -183,13 +185,13 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             return Box::pin(self.answer_call(calls, Taken { queue, message, receipt })).await;
         }
         let hand = self.balance.take(queue);
-        let ending = tokio::select! {
-            biased;
-            () = self.overdue.cancelled() => None,
-            ending = async {
+        let ending = {
+            // Pinned where it is made: what is passed on is copied.
+            let work = pin!(async {
                 let step = self.walk(queue, message).await;
                 settle::carry_out(&self.broker, step, &receipt, self.settings.publish_patience).await
-            } => ending,
+            });
+            self.overdue.unless(work).await.flatten()
         };
         match ending {
             Some(ending) => {

@@ -72,6 +72,12 @@ impl Places {
         }
     }
 
+    /// Whether a message for this endpoint, not yet sent to its queue, is to be put off at once.
+    pub(super) fn ask_ahead(&self, queue: Queue, subscription: &Subscription) -> Option<Crowded> {
+        let (at, aside) = (self.lane(queue), self.lane(Queue::Retries));
+        self.rule().ask_ahead(at, aside, &subscription.id, self.now_ms())
+    }
+
     async fn wait(&self, queue: Queue, subscription: &Subscription) -> Entrance<'_> {
         let _door = Door::new(self, &subscription.id);
         loop {
@@ -88,7 +94,7 @@ impl Places {
 
     /// `None`: to be asked again.
     fn ask(&self, queue: Queue, subscription: &Subscription) -> Option<Entrance<'_>> {
-        let lane = |queue: Queue| Lane { queue: queue as usize, capacity: self.windows.of(queue) };
+        let lane = |queue| self.lane(queue);
         let aside = (queue != Queue::Retries).then(|| lane(Queue::Retries)).filter(|lane| lane.capacity > 0);
         let (now_ms, tenant) = (self.now_ms(), &subscription.tenant);
         match self.rule().ask(lane(queue), aside, tenant, &subscription.id, now_ms) {
@@ -97,6 +103,10 @@ impl Places {
             Admission::Defer(crowded) => Some(Entrance::Full(crowded)),
             Admission::Wait => None,
         }
+    }
+
+    fn lane(&self, queue: Queue) -> Lane {
+        Lane { queue: queue as usize, capacity: self.windows.of(queue) }
     }
 
     fn place(&self, queue: Queue, subscription: &Subscription, began_ms: u64) -> Place<'_> {

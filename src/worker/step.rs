@@ -54,16 +54,8 @@ impl Step {
     }
 
     /// A wait of this many units, then `paperboy.retries`.
-    pub(super) fn wait(units: u32, body: Bytes, mut tags: Tags, ending: Ending) -> Step {
-        let target = match delay::hop(units.min(delay::WAIT_MAX)) {
-            Some((level, rest)) => {
-                tags.wait = rest;
-                report::level_used(level);
-                Target::Delay(level)
-            }
-            None => Target::Retries,
-        };
-        Step::Publish(vec![(target, Outgoing { body, tags })], ending)
+    pub(super) fn wait(units: u32, body: Bytes, tags: Tags, ending: Ending) -> Step {
+        Step::Publish(vec![waiting(units, body, tags)], ending)
     }
 
     /// A delivery that is given up.
@@ -72,6 +64,19 @@ impl Step {
         let copy = dead_copy(reason, &message.body, tags);
         Step::Publish(vec![copy], Ending::Dead)
     }
+}
+
+/// What waits this many units and comes to `paperboy.retries` then.
+pub(super) fn waiting(units: u32, body: Bytes, mut tags: Tags) -> (Target, Outgoing) {
+    let target = match delay::hop(units.min(delay::WAIT_MAX)) {
+        Some((level, rest)) => {
+            tags.wait = rest;
+            report::level_used(level);
+            Target::Delay(level)
+        }
+        None => Target::Retries,
+    };
+    (target, Outgoing { body, tags })
 }
 
 /// The dead letter of a delivery, or of a whole event where no subscription is known yet.

@@ -174,6 +174,22 @@ async fn a_bad_endpoint_is_tried_and_the_others_get_theirs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_and_a_replay_stand_beside_their_absence() {
+    let scenarios = play(&["log", "replay"]).await;
+    let log = &scenarios["log"];
+    assert_figures(log, "off_quiet", &["offered_per_s", "worker_us"]);
+    assert_figures(log, "all_quiet", &["offered_per_s", "worker_us", "log_written"]);
+    assert_eq!(log["plays"]["off_quiet"]["median"].get("log_written"), None, "nothing is kept: {log:#}");
+    assert_judged(log, 4);
+    let replay = &scenarios["replay"];
+    assert_eq!(replay["plays"]["baseline"]["median"].get("replayed"), None, "{replay:#}");
+    for play in ["usual", "hurried"] {
+        assert_figures(replay, play, &["offered_per_s", "p99_ms", "replayed"]);
+    }
+    assert_judged(replay, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_does_not_hold_is_said_and_ends_a_strict_bench_with_1() {
     let app = App::new();
     // Nobody delivers ten events that come a second late within 1.3 times of anything: the debug build's start

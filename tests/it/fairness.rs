@@ -65,6 +65,31 @@ async fn a_hanging_endpoint_leaves_half_of_the_places_to_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_copy_for_an_endpoint_that_holds_all_it_may_waits_without_going_through_the_deliveries() {
+    let mut app = App::new();
+    // 8 places for deliveries, 8 for retries.
+    app.set("BROKER__PREFETCH", "40");
+    let receiver = receiver().await;
+    let serve = app.serve("all").await;
+    let good = subscription("hog", &receiver.url("/well"));
+    app.subscribe_all(&[hanging(&receiver, 120), good]).await;
+    let amqp = app.amqp().await;
+    amqp.publish_all(events("first", "hog", 100)).await;
+    let held = async |queue: &str| serve.metric("paperboy_held_by_slow", &format!("queue=\"{queue}\"")).await;
+    // Half of both, so that a copy has no place to go to.
+    let is_crowded = || async { held("deliveries").await > 3.5 && held("retries").await > 3.5 };
+    eventually("it holds all it may in both queues", 60, is_crowded).await;
+    let taken = async || serve.metric("paperboy_taken_total", "queue=\"deliveries\"").await;
+    let before = taken().await;
+    amqp.publish_all(events("second", "hog", 50)).await;
+    let well = || async { receiver.hits().iter().filter(|hit| hit.path == "/well").count() == 150 };
+    eventually("the good one gets everything", 60, well).await;
+    let copies = taken().await - before;
+    assert!((copies - 50.0).abs() < 0.1, "{copies} copies were taken for 50 events with two subscribers");
+    serve.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_put_off_has_used_no_attempt_and_arrives_when_the_endpoint_recovers() {
     let mut app = App::new();
     app.set("BROKER__PREFETCH", "10");

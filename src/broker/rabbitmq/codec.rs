@@ -91,8 +91,8 @@ pub(super) fn hop_of(properties: &BasicProperties) -> Option<u64> {
 pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
     let properties = delivery.properties;
     let mut tags = Tags {
-        message_id: properties.message_id().as_ref().map(ToString::to_string),
-        kind: properties.kind().as_ref().map(ToString::to_string),
+        message_id: owned(properties.message_id()),
+        kind: owned(properties.kind()),
         time: properties.timestamp().and_then(rfc3339),
         ..Tags::default()
     };
@@ -119,19 +119,23 @@ pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
     Message {
         body: Bytes::from(body),
         tags,
-        routing_key: delivery.routing_key.to_string(),
+        routing_key: delivery.routing_key.into(),
         redelivered: delivery.redelivered,
         asker: (queue == Queue::Calls).then(|| Box::new(asker(&properties))),
         original: Box::new(AmqpOriginal(properties)),
     }
 }
 
+/// By way of `as_str`: its `Display` goes through the formatter.
+fn owned(text: &Option<ShortString>) -> Option<String> {
+    text.as_ref().map(|text| text.as_str().to_owned())
+}
+
 /// Who waits for the answer of a call. An expiration that is no number is none (RabbitMQ refuses those itself).
 fn asker(properties: &BasicProperties) -> Asker {
-    let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
     Asker {
-        reply_to: text(properties.reply_to()).filter(|name| !name.is_empty()),
-        correlation_id: text(properties.correlation_id()),
+        reply_to: owned(properties.reply_to()).filter(|name| !name.is_empty()),
+        correlation_id: owned(properties.correlation_id()),
         expires_ms: properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok()),
     }
 }

@@ -6,6 +6,7 @@
 
 mod acknowledger;
 mod codec;
+mod groups;
 mod health;
 pub mod inspect;
 mod intake;

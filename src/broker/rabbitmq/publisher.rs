@@ -2,7 +2,7 @@
 //! seem to; [`super::returns`] tells what.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::codec;
+use super::groups::Groups;
 use super::health::{self, Health};
 use super::link::{Link, Pauses};
 use super::returns::{Fate, Returns};
@@ -48,6 +49,14 @@ struct Request {
     reply: oneshot::Sender<Result<(), Unconfirmed>>,
     /// How often the broker returned it.
     returns: usize,
+}
+
+/// A hop that is under way.
+struct Hop {
+    published_at: Instant,
+    /// The group it belongs to; 0 for one that was published again.
+    group: u64,
+    request: Request,
 }
 
 impl Publisher {
@@ -129,7 +138,13 @@ impl Owner {
         let mut tick = interval(Duration::from_secs(1));
         let mut mended_at: Option<Instant> = None;
         loop {
-            let room = line.waiting.len() < WINDOW && !self.health.is_blocked();
+            let is_blocked = self.health.is_blocked();
+            if !is_blocked {
+                line.publish_group(&self.topology);
+            }
+            let left = WINDOW.saturating_sub(line.waiting.len() + line.groups.len());
+            let room = left > 0 && !is_blocked;
+            let group_due = line.groups.due().filter(|_| !is_blocked);
             let stray_due = line.strays.front().map(|(due, _)| *due);
             let doubt_due = line.doubtful.front().map(|(due, _, _)| *due);
             tokio::select! {
@@ -147,18 +162,19 @@ impl Owner {
                 () = until(doubt_due) => line.judge_doubtful(&self.health),
                 () = until(stray_due), if room => {
                     if let Some((_, request)) = line.strays.pop_front() {
-                        line.publish(&self.topology, request);
+                        line.publish(&self.topology, request, 0);
                     }
                 }
+                () = until(group_due) => {}
                 _ = tick.tick() => line.check_age(&self.health)?,
-                request = self.inbox.recv(), if room => match request {
-                    Some(request) => line.publish(&self.topology, request),
-                    None if line.is_idle() => {
+                come = self.inbox.recv_many(line.groups.door(), left), if room => match come {
+                    0 if line.is_idle() => {
                         let _ = line.channel.close(200, "bye".into()).await;
                         return Ok(());
                     }
                     // Nobody can ask any more; what is under way is waited for.
-                    None => sleep(Duration::from_millis(1)).await,
+                    0 => sleep(Duration::from_millis(1)).await,
+                    _ => {}
                 },
             }
         }
@@ -196,7 +212,9 @@ struct Line {
     channel: Channel,
     next_hop: u64,
     confirms: FuturesUnordered<Confirm>,
-    waiting: HashMap<u64, (Instant, Request)>,
+    waiting: HashMap<u64, Hop>,
+    /// What is to be published next.
+    groups: Groups<Request>,
     returns: Returns,
     /// Confirmed, but with another hop's return: their own may still come.
     doubtful: VecDeque<(Instant, u64, Request)>,
@@ -204,6 +222,8 @@ struct Line {
     strays: VecDeque<(Instant, Request)>,
     wants_mending: bool,
     heard_at: Instant,
+    /// Looked up when first used: the first connection is there before anything is kept.
+    confirm_seconds: OnceLock<metrics::Histogram>,
 }
 
 impl Line {
@@ -213,23 +233,37 @@ impl Line {
             next_hop: 1,
             confirms: FuturesUnordered::new(),
             waiting: HashMap::new(),
+            groups: Groups::new(),
             returns: Returns::default(),
             doubtful: VecDeque::new(),
             strays: VecDeque::new(),
             wants_mending: false,
             heard_at: Instant::now(),
+            confirm_seconds: OnceLock::new(),
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.doubtful.is_empty() && self.strays.is_empty()
+        self.waiting.is_empty()
+            && self.groups.len() == 0
+            && self.doubtful.is_empty()
+            && self.strays.is_empty()
+    }
+
+    /// Starts what has come together, if it may go.
+    fn publish_group(&mut self, topology: &Topology) {
+        let Some((number, group)) = self.groups.next(Instant::now()) else { return };
+        for request in group {
+            self.publish(topology, request, number);
+        }
     }
 
     /// Starts one publish. Writing it is part of what is waited for: an alarm holds the write up, and must not
     /// hold up the confirms of others.
-    fn publish(&mut self, topology: &Topology, request: Request) {
+    fn publish(&mut self, topology: &Topology, request: Request, group: u64) {
         if request.reply.is_closed() {
             // Whoever asked has given up: publishing now would only make a duplicate.
+            self.groups.answered(group);
             return;
         }
         let hop = self.next_hop;
@@ -240,7 +274,7 @@ impl Line {
         let options = BasicPublishOptions { mandatory, ..Default::default() };
         let properties = codec::encode(&message.tags, hop);
         let (channel, body) = (self.channel.clone(), message.body.clone());
-        self.waiting.insert(hop, (Instant::now(), request));
+        self.waiting.insert(hop, Hop { published_at: Instant::now(), group, request });
         self.confirms.push(Box::pin(async move {
             let publish = channel.basic_publish(exchange.into(), key.into(), options, &body, properties);
             let confirmed = match publish.await {
@@ -285,7 +319,10 @@ impl Line {
         }
         for (hop, fate) in self.returns.take_in(&carried) {
             // Gone already: its asker was told that it was refused, or that its fate is unknown.
-            let Some((_, request)) = self.waiting.remove(&hop) else { continue };
+            let Some((published_at, request)) = self.take(hop) else { continue };
+            let seconds =
+                self.confirm_seconds.get_or_init(|| metrics::histogram!("paperboy_confirm_seconds"));
+            seconds.record(published_at.elapsed().as_secs_f64());
             match fate {
                 Fate::Doubtful => self.doubtful.push_back((Instant::now() + JUDGE_LATER, hop, request)),
                 Fate::CameBack => self.stray(request, health),
@@ -296,9 +333,16 @@ impl Line {
     }
 
     fn answer(&mut self, hop: u64, answer: Result<(), Unconfirmed>) {
-        if let Some((_, request)) = self.waiting.remove(&hop) {
+        if let Some((_, request)) = self.take(hop) {
             let _ = request.reply.send(answer);
         }
+    }
+
+    /// Takes out a hop that is no longer waited for.
+    fn take(&mut self, hop: u64) -> Option<(Instant, Request)> {
+        let Hop { published_at, group, request } = self.waiting.remove(&hop)?;
+        self.groups.answered(group);
+        Some((published_at, request))
     }
 
     /// By now every return of the acknowledgements that brought these has been seen.
@@ -342,7 +386,7 @@ impl Line {
         let overdue: Vec<u64> = self
             .waiting
             .iter()
-            .filter(|(_, (published_at, _))| since(*published_at).elapsed() > CONFIRM_WAIT)
+            .filter(|(_, hop)| since(hop.published_at).elapsed() > CONFIRM_WAIT)
             .map(|(hop, _)| *hop)
             .collect();
         if !overdue.is_empty() && since(self.heard_at).elapsed() > CONFIRM_WAIT {
@@ -365,7 +409,7 @@ fn arrived(request: Request, health: &Health) {
 impl Drop for Line {
     /// Everything still under way has an unknown fate; the askers decide.
     fn drop(&mut self) {
-        let waiting = self.waiting.drain().map(|(_, (_, request))| request);
+        let waiting = self.waiting.drain().map(|(_, hop)| hop.request).chain(self.groups.drain());
         let doubtful = self.doubtful.drain(..).map(|(_, _, request)| request);
         for request in waiting.chain(doubtful).chain(self.strays.drain(..).map(|(_, request)| request)) {
             let _ = request.reply.send(Err(Unconfirmed::Unknown("the connection was lost".into())));

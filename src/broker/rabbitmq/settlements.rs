@@ -2,7 +2,7 @@
 //!
 //! Tags of a channel rise by one with each message. What is finished from the oldest on is acknowledged with one
 //! frame for all of it (`multiple`); what finished behind a message that takes its time is acknowledged alone
-//! after a few rounds, and after one where much of the window is finished and waits: it would take nothing new. A frame with `multiple` settles
+//! after a few rounds, and after one where half of the window is finished and waits: it would take little new. A frame with `multiple` settles
 //! everything up to its tag, so no tag is named that way before all below it are settled, and a message that goes
 //! back is told before.
 
@@ -12,7 +12,7 @@ use crate::broker::receipt::Settlement;
 
 /// Rounds a finished message waits for those before it.
 const PATIENCE: u32 = 3;
-/// The same where a quarter of the window is finished and waits.
+/// The same where half of the window is finished and waits.
 const PATIENCE_IN_A_CROWD: u32 = 1;
 /// So many told one by one behind the same message: a new channel costs less than going on like that.
 const STUCK: u32 = 1_000;
@@ -62,7 +62,7 @@ impl Settlements {
             finished: VecDeque::new(),
             handed_back: Vec::new(),
             behind: 0,
-            crowd: usize::from(window / 4),
+            crowd: usize::from(window / 2),
             singly: 0,
             round: 0,
         }
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_crowd_behind_an_open_one_waits_one_round() {
-        let many: Vec<u64> = (2..=27).collect();
+        let many: Vec<u64> = (2..=52).collect();
         let mut settlements = settled(&many);
         assert_eq!(round(&mut settlements), []);
         let told: Vec<Order> = many.iter().copied().map(Order::Acknowledge).collect();

@@ -31,6 +31,11 @@ pub(super) enum Figure {
     HeldBySlow,
     /// Messages handed back or delivered twice, in a hundred.
     RedeliveredPercent,
+    /// Rows of the delivery log that were written while the worker was there, and those that were dropped.
+    LogWritten,
+    LogDropped,
+    /// Dead letters that arrived while the open loop lasted.
+    Replayed,
     /// Requests that were unanswered at one moment, at most.
     InFlight,
     /// The worker's memory with nothing to do; when a quarter was delivered; at the end; at its highest.
@@ -73,6 +78,9 @@ impl Figure {
             Figure::BadAttempts => ("bad_attempts", "bad attempts", 0),
             Figure::HeldBySlow => ("held_by_slow", "held by slow", 0),
             Figure::RedeliveredPercent => ("redelivered_percent", "redelivered %", 2),
+            Figure::LogWritten => ("log_written", "rows written", 0),
+            Figure::LogDropped => ("log_dropped", "rows dropped", 0),
+            Figure::Replayed => ("replayed", "replayed", 0),
             Figure::InFlight => ("in_flight", "in flight", 0),
             Figure::IdleRssMib => ("idle_rss_mib", "idle MiB", 1),
             Figure::EarlyRssMib => ("early_rss_mib", "early MiB", 1),

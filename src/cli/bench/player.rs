@@ -15,13 +15,14 @@ use super::producer::{Producer, fill};
 use super::scenario::{Pace, Play, Rate};
 use super::tally::Counted;
 use crate::broker::rabbitmq::RabbitMq;
+use crate::broker::{Tags, Target};
 use crate::cli::stage::Stage;
 use crate::cli::{Failure, output};
 
 /// How often the receiver is asked what it has.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How often a worker that starts is asked whether it is ready.
 const DELIVERY_LOG: &str = "PAPERBOY__DELIVERY_LOG";
+/// How often a worker that starts is asked whether it is ready.
 const READY_EVERY: Duration = Duration::from_millis(5);
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Longest time without one more delivery: longer than any time-out, and any wait of those that are put off.
@@ -71,11 +72,14 @@ impl Player<'_> {
             healthy_only: part == "fill" && !play.fill_bad,
             body_bytes: play.body_bytes,
         };
+        if let Some(replay) = &play.replay {
+            replay.bury(self.stage, self.broker, self.health, label).await?;
+        }
         let queued = events("fill");
         if play.fill > 0 {
             self.begin_anew().await?;
             let bar = bar(play.fill, &format!("{label}: filling the queue"));
-            fill(self.broker, &queued, play.fill, &bar).await?;
+            fill(self.broker, &queued, play.fill, Target::Events, &Tags::default(), &bar).await?;
             bar.finish_and_clear();
         }
         let before = Sample { worker_us: Some(0), ..self.sample(0) };
@@ -97,6 +101,13 @@ impl Player<'_> {
         if let Some(pace) = play.pace {
             self.follow(play, pace, &events("pace"), round, label, &mut figures).await?;
         }
+        if play.log.is_some_and(|log| log != "off") {
+            let written = metric(self.stage, self.health, "paperboy_delivery_log_written_total").await;
+            let dropped = metric(self.stage, self.health, "paperboy_delivery_log_dropped_total").await;
+            figures.set(Figure::LogWritten, written);
+            // A counter that never counted is absent.
+            figures.set(Figure::LogDropped, written.and(dropped.or(Some(0.0))));
+        }
         figures.set(Figure::PeakRssMib, process::peak_rss_kib(self.stage.pid()).map(mib));
         // The receiver stays.
         self.stage.stop_all_but(1).await?;
@@ -112,7 +123,8 @@ impl Player<'_> {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let prefetch = play.prefetch.map(|prefetch| ("PAPERBOY__BROKER__PREFETCH", prefetch.to_string()));
         // The floors keep no log either; whoever sets the variable measures with one.
-        let log = std::env::var(DELIVERY_LOG).unwrap_or_else(|_| "off".to_owned());
+        let callers = || std::env::var(DELIVERY_LOG).unwrap_or_else(|_| "off".to_owned());
+        let log = play.log.map_or_else(callers, str::to_owned);
         let settings = prefetch.into_iter().chain([(DELIVERY_LOG, log)]);
         let begun = Instant::now();
         self.stage.start_with(play.worker.as_str(), &arguments, settings)?;
@@ -175,6 +187,7 @@ impl Player<'_> {
         let planned = (rate * pace.length.as_secs_f64()).ceil();
         let bar = bar(planned as usize, &format!("{label}: {rate:.0}/s"));
         let mut held = Vec::new();
+        let replaying = play.replay.as_ref().map(|replay| replay.begin(self.stage)).transpose()?;
         let before = self.sample(0);
         let paced = {
             let mut publishing = Box::pin(self.producer.pace(events, rate, pace.length, &bar));
@@ -195,6 +208,10 @@ impl Player<'_> {
         bar.finish_and_clear();
         let in_time = self.counted("/tally").await?;
         let after = self.sample(in_time.good.distinct());
+        if let Some(replaying) = replaying {
+            figures.set(Figure::Replayed, number(in_time.bad.received));
+            replaying.end().await?;
+        }
         let wanted = events.good_of(paced.events);
         let counted = self.late(wanted).await?;
         let times = Histogram::from_filled(&counted.good.latency);
@@ -309,7 +326,7 @@ async fn metric(stage: &Stage, health: SocketAddr, name: &str) -> Option<f64> {
 }
 
 /// A bar on a terminal; elsewhere a line, since a bench takes long.
-fn bar(total: usize, what: &str) -> ProgressBar {
+pub(super) fn bar(total: usize, what: &str) -> ProgressBar {
     let bar = output::progress(total);
     if bar.is_hidden() {
         eprintln!("{what}");

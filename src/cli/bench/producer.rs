@@ -127,18 +127,20 @@ impl Producer {
     }
 }
 
-/// Publishes this many events, each confirmed.
+/// Publishes this many events to one target, each confirmed; `tags` travel beside all of them.
 pub(super) async fn fill(
     broker: &RabbitMq,
     events: &Events<'_>,
     count: usize,
+    target: Target,
+    tags: &Tags,
     bar: &ProgressBar,
 ) -> Result<(), Failure> {
     let publishes = (0..count).map(|number| {
         let Made { id, body } = events.make(number, now_us());
         let kind = Some(super::event::KIND.to_owned());
-        let tags = Tags { message_id: Some(id), kind, ..Tags::default() };
-        broker.publish(Target::Events, Outgoing { body: body.into(), tags })
+        let tags = Tags { message_id: Some(id), kind, ..tags.clone() };
+        broker.publish(target, Outgoing { body: body.into(), tags })
     });
     let mut results = stream::iter(publishes).buffer_unordered(CONCURRENCY);
     while let Some(result) = results.next().await {

@@ -6,9 +6,11 @@
 mod backlog;
 mod fanout;
 mod large;
+mod log;
 mod matching;
 mod memory;
 mod neighbour;
+mod replay;
 mod start;
 mod steady;
 
@@ -21,6 +23,7 @@ use super::check::Check;
 use super::contender::Contender;
 use super::crowd::Crowd;
 use super::figures::Figure;
+use super::letters::Replay;
 
 /// A scenario's word on the command line.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,10 @@ pub(super) enum Word {
     Slow,
     /// One endpoint of ten never ends its answer's body
     Drip,
+    /// The delivery log, with a full queue and at 1,000/s
+    Log,
+    /// Dead letters that are sent again beside what is live
+    Replay,
     /// Everything
     All,
 }
@@ -78,6 +85,10 @@ pub(super) struct Play {
     pub(super) body_bytes: usize,
     /// `broker.prefetch`, where it is not the caller's.
     pub(super) prefetch: Option<usize>,
+    /// `delivery_log`, where it is not the caller's or `off`.
+    pub(super) log: Option<&'static str>,
+    /// What is sent again beside the open loop.
+    pub(super) replay: Option<Replay>,
 }
 
 /// An open loop.
@@ -109,6 +120,8 @@ impl Play {
             idle: None,
             body_bytes: sizes.body_bytes,
             prefetch: None,
+            log: None,
+            replay: None,
         }
     }
 
@@ -116,6 +129,11 @@ impl Play {
     pub(super) fn idle(name: &'static str, sizes: &Sizes) -> Play {
         let idle = Some(Duration::from_secs(sizes.idle_s.into()));
         Play { idle, ..Play::emptied(name, &Crowd::new(name, Vec::new()), 0, sizes) }
+    }
+
+    /// Everybody who subscribes.
+    pub(super) fn crowds(&self) -> impl Iterator<Item = &Crowd> {
+        std::iter::once(&self.crowd).chain(self.replay.as_ref().map(|replay| &replay.crowd))
     }
 }
 
@@ -139,6 +157,8 @@ impl Word {
             Word::Hang => neighbour::hang(sizes),
             Word::Slow => neighbour::slow(sizes),
             Word::Drip => neighbour::drip(sizes),
+            Word::Log => log::scenario(sizes),
+            Word::Replay => replay::scenario(sizes),
             Word::All => return None,
         })
     }

@@ -278,6 +278,30 @@ fn nothing_is_sent_aside_where_others_fill_the_places() {
 }
 
 #[test]
+fn a_message_is_put_off_before_it_is_sent_only_where_it_would_be_put_off_after() {
+    let mut world = World::default();
+    let (hog, well) = ((0, 0), (1, 0));
+    let ahead = |world: &mut World, who: (usize, usize)| {
+        world.places.ask_ahead(LANE, ASIDE, &endpoint(who.0, who.1), world.now_ms).is_some()
+    };
+    assert!(!ahead(&mut world, hog), "nobody knows it");
+    world.prove(well);
+    world.flood_for(60, &[hog]);
+    assert!(!ahead(&mut world, well), "it answers");
+    // It holds all it may here, but there is room aside.
+    assert!(is_put_off(world.ask(hog)) && !ahead(&mut world, hog));
+    for _ in 0..ASIDE.capacity / 2 {
+        let admission = world.places.ask(ASIDE, None, &tenant(0), &endpoint(0, 0), world.now_ms);
+        assert_eq!(admission, Admission::In);
+    }
+    assert!(ahead(&mut world, hog));
+    world.time_out();
+    world.now_ms += 30_000;
+    world.time_out();
+    assert!(!ahead(&mut world, hog), "it has places again");
+}
+
+#[test]
 fn what_is_put_off_is_told_how_long_its_endpoint_has_been_crowded() {
     let mut world = World::default();
     let crowded = |world: &mut World| loop {

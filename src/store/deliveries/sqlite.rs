@@ -16,8 +16,9 @@ use crate::store::files;
 
 /// How long a statement waits for another process that writes.
 const BUSY_MAX: Duration = Duration::from_secs(2);
-/// Rows of one statement; SQLite takes 32,766 values in one.
-const ROWS: usize = 128;
+/// Rows of one statement, as many as there are left for; SQLite takes 32,766 values in one. Three texts that are read
+/// once and kept: one for every number of rows would be read each time.
+const ROWS: [usize; 3] = [128, 16, 1];
 
 /// The file of a day: `paperboy.db` has `paperboy.deliveries-20261122.db`.
 fn file(store: &Path, day: Day) -> PathBuf {
@@ -140,12 +141,18 @@ pub(super) async fn insert(
     rows: &[Row<'_>],
 ) -> Result<(), sqlx::Error> {
     let mut write = connection.begin_with("BEGIN IMMEDIATE").await?;
-    for rows in rows.chunks(ROWS) {
-        let mut values = SqliteArguments::default();
-        for row in rows {
-            bind(&mut values, row).map_err(sqlx::Error::Encode)?;
+    let mut rest = rows;
+    for at_once in ROWS {
+        let text = text(day, at_once);
+        let whole = rest.chunks_exact(at_once);
+        rest = whole.remainder();
+        for rows in whole {
+            let mut values = SqliteArguments::default();
+            for row in rows {
+                bind(&mut values, row).map_err(sqlx::Error::Encode)?;
+            }
+            sqlx::query_with(AssertSqlSafe(text.as_str()), values).execute(&mut *write).await?;
         }
-        sqlx::query_with(AssertSqlSafe(text(day, rows.len())), values).execute(&mut *write).await?;
     }
     write.commit().await
 }
