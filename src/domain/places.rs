@@ -18,9 +18,11 @@
 //!
 //! A message that stays in hand also costs those behind it: they can no longer be acknowledged together. So **where a
 //! queue brings two thousand messages a second for quick endpoints, those for slow ones are served aside**, in another
-//! queue whose places they then hold; not where that is full itself, and in a second no more than it has places. And since
-//! whoever is put off comes back to ask again, it is told how long its endpoint has been crowded and by how many: the
-//! worse the endpoint, the less is asked for it.
+//! queue whose places they then hold; not where that is full itself, and in a second no more than it has places.
+//!
+//! Whoever is put off is told when its turn comes: those of one endpoint are spaced as its places become free, by how
+//! long its answers take, or how long it has been silent, and how many places it may hold where they come back. So an
+//! endpoint that takes a second is served as fast as it can be, and one that hangs is hardly asked for.
 //!
 //! The endpoint is the subscription. Time is in milliseconds from any beginning.
 
@@ -41,8 +43,10 @@ const FORGET_MS: u64 = 60_000;
 const SWEEP_MS: u64 = 5_000;
 /// From so many messages a second for quick endpoints on, a queue is kept clear of slow ones.
 const BUSY_EACH_SECOND: usize = 2_000;
-/// An endpoint is crowded until nobody has been put off for this long, or for as long as it was crowded.
-const UNCROWDED_MS_MIN: u64 = 4_000;
+/// What an answer is reckoned to take until one has come.
+const ANSWER_MS_UNKNOWN: u64 = 1_000;
+/// The latest turn: whoever has it comes back sooner and asks again.
+const TURN_MS_MAX: u64 = 256_000;
 
 /// What becomes of a message that asks for a place with its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,16 +57,8 @@ pub enum Admission {
     Wait,
     /// To be sent to the queue aside, where it is likely to get one.
     Aside,
-    /// To be put off.
-    Defer(Crowded),
-}
-
-/// The time in which messages for an endpoint have been put off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Crowded {
-    pub lasted_ms: u64,
-    /// How many were, this one included.
-    pub put_off: u64,
+    /// To be put off until its turn.
+    Defer { wait_ms: u64 },
 }
 
 /// A queue and how many places it has.
@@ -112,6 +108,8 @@ struct Endpoint<const QUEUES: usize> {
     began_ms: u64,
     /// The moving mean of its answers; `None` before the first.
     pace_ms: Option<f32>,
+    /// The same of what they really took.
+    answer_ms: Option<f32>,
     /// The latest answer, or when it was first asked after a time of nothing to do.
     heard_ms: u64,
     asked_ms: u64,
@@ -119,15 +117,8 @@ struct Endpoint<const QUEUES: usize> {
     waiting: usize,
     /// As it was last judged: what it holds is counted with the slow ones.
     is_slow: bool,
-    crowd: Option<Crowd>,
-}
-
-/// A time in which messages for an endpoint were put off.
-#[derive(Clone, Copy, Debug)]
-struct Crowd {
-    since_ms: u64,
-    last_ms: u64,
-    put_off: u64,
+    /// When the last of those that were put off has its turn, in microseconds.
+    turn_us: u64,
 }
 
 /// One endpoint as people are shown it.
@@ -177,6 +168,7 @@ impl<const QUEUES: usize> Places<QUEUES> {
         endpoint.count(pace, &mut self.tenants, &mut self.slow);
 
         let Lane { queue, capacity } = at;
+        let comes_back_to = aside.unwrap_or(at);
         let aside = aside.filter(|aside| {
             pace == Pace::Slow
                 && self.quick[queue].of_a_second(now_ms) >= BUSY_EACH_SECOND
@@ -197,11 +189,11 @@ impl<const QUEUES: usize> Places<QUEUES> {
                 Admission::Aside
             }
             // It holds all it may there; here it would be in the way.
-            (Pace::Slow, Some(_)) => endpoint.put_off(now_ms),
+            (Pace::Slow, Some(_)) => endpoint.put_off([at, comes_back_to], &self.tenants, &self.slow, now_ms),
             _ if endpoint.has_room(at, pace, &self.tenants, &self.slow) => Admission::In,
             // Only an endpoint that is being asked can be heard from soon.
             (Pace::Unheard, _) if endpoint.total() > 0 => Admission::Wait,
-            _ => endpoint.put_off(now_ms),
+            _ => endpoint.put_off([at, comes_back_to], &self.tenants, &self.slow, now_ms),
         };
         if admission == Admission::Aside {
             self.aside.note(now_ms);
@@ -223,14 +215,14 @@ impl<const QUEUES: usize> Places<QUEUES> {
     }
 
     /// Whether a message that is still to be sent to a queue would be put off there anyway, or sent aside and put off
-    /// then: so it may be put off at once.
+    /// then: so it may be put off at once, for so many milliseconds.
     pub fn ask_ahead(
         &mut self,
         at: Lane,
         aside: Lane,
         subscription: &SubscriptionId,
         now_ms: u64,
-    ) -> Option<Crowded> {
+    ) -> Option<u64> {
         let endpoint = self.endpoints.get_mut(subscription)?;
         let pace = endpoint.pace(now_ms);
         endpoint.count(pace, &mut self.tenants, &mut self.slow);
@@ -238,7 +230,7 @@ impl<const QUEUES: usize> Places<QUEUES> {
         if pace != Pace::Slow || has_room(at) || has_room(aside) {
             return None;
         }
-        Some(endpoint.crowd(now_ms))
+        Some(endpoint.next_turn([at, aside], &self.tenants, &self.slow, now_ms))
     }
 
     /// A place is given back; `began_ms` is when it was asked for. `is_answer` is false where the request was
@@ -304,11 +296,12 @@ impl<const QUEUES: usize> Places<QUEUES> {
             held: [0; QUEUES],
             began_ms: 0,
             pace_ms: None,
+            answer_ms: None,
             heard_ms: now_ms,
             asked_ms: now_ms,
             waiting: 0,
             is_slow: false,
-            crowd: None,
+            turn_us: 0,
         };
         self.endpoints.insert(subscription.clone(), endpoint);
     }
@@ -372,28 +365,52 @@ impl<const QUEUES: usize> Endpoint<QUEUES> {
         let tenant = tenants.get(&self.tenant);
         let (of_tenant, sharing) = tenant.map_or((0, 1), |slow| (slow.held[queue], slow.endpoints.max(1)));
         let reserve = capacity / 8;
-        let equal = ((capacity - reserve) / tenants.len().max(1)).max(1);
-        let may = left.min(equal);
+        let may = tenant_may_hold(Lane { queue, capacity }, tenants.len(), slow);
         let is_room = of_tenant < may && held < (may / sharing).max(1) && left > reserve;
         let is_first = of_tenant == 0 && left > reserve / 2;
         let is_new = pace == Pace::Unheard && self.total() == 0 && left > reserve / 4;
         is_room || is_first || is_new
     }
 
-    fn put_off(&mut self, now_ms: u64) -> Admission {
-        Admission::Defer(self.crowd(now_ms))
+    /// The places it may hold as things are, others of its tenant considered.
+    fn may_hold(&self, lane: Lane, tenants: &HashMap<Tenant, Slow<QUEUES>>, slow: &[usize; QUEUES]) -> usize {
+        let sharing = tenants.get(&self.tenant).map_or(1, |slow| slow.endpoints.max(1));
+        tenant_may_hold(lane, tenants.len(), slow) / sharing
     }
 
-    /// Counts one more that is put off.
-    fn crowd(&mut self, now_ms: u64) -> Crowded {
-        let lasting = self.crowd.filter(|crowd| {
-            let lasted_ms = crowd.last_ms.saturating_sub(crowd.since_ms);
-            now_ms.saturating_sub(crowd.last_ms) <= lasted_ms.max(UNCROWDED_MS_MIN)
-        });
-        let (since_ms, put_off) = lasting.map_or((now_ms, 0), |crowd| (crowd.since_ms, crowd.put_off));
-        let put_off = put_off.saturating_add(1);
-        self.crowd = Some(Crowd { since_ms, last_ms: now_ms, put_off });
-        Crowded { lasted_ms: now_ms.saturating_sub(since_ms), put_off }
+    fn put_off(
+        &mut self,
+        lanes: [Lane; 2],
+        tenants: &HashMap<Tenant, Slow<QUEUES>>,
+        slow: &[usize; QUEUES],
+        now_ms: u64,
+    ) -> Admission {
+        Admission::Defer { wait_ms: self.next_turn(lanes, tenants, slow, now_ms) }
+    }
+
+    /// The time until the next turn, which is given away. The first lane is the one it cannot enter now, the second
+    /// the one it comes back to; that may be smaller than it is going to be, right after the start.
+    fn next_turn(
+        &mut self,
+        [at, comes_back_to]: [Lane; 2],
+        tenants: &HashMap<Tenant, Slow<QUEUES>>,
+        slow: &[usize; QUEUES],
+        now_ms: u64,
+    ) -> u64 {
+        let may = |lane| self.may_hold(lane, tenants, slow);
+        let places = may(comes_back_to).max(may(at) / 3).max(1) as u64;
+        let each_us = self.expected_ms(now_ms) * 1_000 / places;
+        let latest_us = (now_ms + TURN_MS_MAX) * 1_000;
+        self.turn_us = (self.turn_us.max(now_ms * 1_000) + each_us).min(latest_us);
+        (self.turn_us / 1_000).saturating_sub(now_ms)
+    }
+
+    /// How long its next answer is reckoned to take.
+    fn expected_ms(&self, now_ms: u64) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "of minutes at most")]
+        let answer_ms = self.answer_ms.map_or(ANSWER_MS_UNKNOWN, |answer_ms| answer_ms as u64);
+        let silent_ms = if self.total() > 0 { now_ms.saturating_sub(self.heard_ms) } else { 0 };
+        answer_ms.max(silent_ms)
     }
 
     fn enter(&mut self, queue: usize, now_ms: u64) {
@@ -408,6 +425,10 @@ impl<const QUEUES: usize> Endpoint<QUEUES> {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of one attempt are far below 2^24")]
         let counted = (elapsed_ms as f32).min(COUNTED_MS_MAX);
         self.pace_ms = Some(self.pace_ms.map_or(counted, |pace_ms| pace_ms + (counted - pace_ms) * NEWEST));
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of one attempt are far below 2^24")]
+        let took = elapsed_ms as f32;
+        self.answer_ms =
+            Some(self.answer_ms.map_or(took, |answer_ms| answer_ms + (took - answer_ms) * NEWEST));
         self.heard_ms = now_ms;
     }
 
@@ -448,7 +469,11 @@ impl<const QUEUES: usize> Endpoint<QUEUES> {
                 of_tenant.held[queue] += held;
                 slow[queue] += held;
             }
-        } else if let Some(of_tenant) = tenants.get_mut(&self.tenant) {
+            return;
+        }
+        // Nobody has to wait for a turn any more.
+        self.turn_us = 0;
+        if let Some(of_tenant) = tenants.get_mut(&self.tenant) {
             of_tenant.endpoints = of_tenant.endpoints.saturating_sub(1);
             for (queue, held) in self.held.iter().enumerate() {
                 of_tenant.held[queue] = of_tenant.held[queue].saturating_sub(*held);
@@ -459,6 +484,17 @@ impl<const QUEUES: usize> Endpoint<QUEUES> {
             }
         }
     }
+}
+
+/// The places that the slow endpoints of one of so many tenants may hold together.
+fn tenant_may_hold<const QUEUES: usize>(
+    Lane { queue, capacity }: Lane,
+    tenants: usize,
+    slow: &[usize; QUEUES],
+) -> usize {
+    let left = capacity.saturating_sub(slow[queue]);
+    let equal = ((capacity - capacity / 8) / tenants.max(1)).max(1);
+    left.min(equal)
 }
 
 #[cfg(test)]

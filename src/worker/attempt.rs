@@ -38,8 +38,8 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         let place = match self.places.enter(queue, subscription).await {
             Entrance::Place(place) => place,
             Entrance::Aside => return Step::aside(message, tags()),
-            Entrance::Full(crowded) => {
-                return self.put_off(message, event, tags(), defer::Cause::Busy(crowded), now_ms);
+            Entrance::Full { wait_ms } => {
+                return self.put_off(message, event, tags(), defer::Cause::Busy { wait_ms }, now_ms);
             }
         };
         let started_ms = clock::now_ms();

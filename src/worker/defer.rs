@@ -1,5 +1,6 @@
 //! Putting a message off without using an attempt: 4, 8 … 256 units, until it has waited too long. Where its endpoint
-//! has been crowded for some time, or by many, it waits longer at once: whoever comes back in vain costs the others.
+//! holds all it may, it waits for its turn instead: whoever comes back in vain costs the others, and whoever comes back
+//! late leaves a place empty.
 
 use std::time::Duration;
 
@@ -10,21 +11,18 @@ use super::report;
 use super::step::{self, Step};
 use crate::broker::{Message, Outgoing, Tags, Target};
 use crate::domain::history::History;
-use crate::domain::places::Crowded;
 
 const FIRST_WAIT: u32 = 4;
 const DOUBLINGS_MAX: u32 = 6;
-/// What is put off waits for so many times as long as its endpoint has been crowded.
-const CROWD_TIMES: u64 = 2;
-/// And for so long that of all that were put off no more than this come back in a second.
-const BACK_EACH_SECOND: u64 = 64;
 const WAIT_MAX: u32 = FIRST_WAIT << DOUBLINGS_MAX;
+/// A turn that is further away is rounded up to a power of two, which takes one hop; others take one for each digit.
+const EXACT_MAX: u32 = 64;
 
 /// Why a message is put off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// Its endpoint is slow or silent and holds as many places as it may, and has been so crowded for some time.
-    Busy(Crowded),
+    /// Its endpoint is slow or silent and holds as many places as it may; its turn comes then.
+    Busy { wait_ms: u64 },
     /// Nobody can say who wants the events of its tenant.
     Unknown,
     /// This process could not even try: no open files or memory left.
@@ -37,7 +35,7 @@ impl Cause {
     /// The word for it in logs and metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Cause::Busy(_) => "busy",
+            Cause::Busy { .. } => "busy",
             Cause::Unknown => "unknown",
             Cause::Lack => "lack",
             Cause::Store => "store",
@@ -69,16 +67,14 @@ pub(super) fn units(
     if waited_ms > wait_age_max.as_millis() {
         return None;
     }
-    let by_itself = FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX);
-    let by_crowd = match cause {
-        Cause::Busy(Crowded { lasted_ms, put_off }) => {
-            let wait_ms = (CROWD_TIMES * lasted_ms).max(put_off * 1_000 / BACK_EACH_SECOND);
+    Some(match cause {
+        Cause::Busy { wait_ms } => {
             let units = u128::from(wait_ms).div_ceil(unit.as_millis().max(1));
-            u32::try_from(units).unwrap_or(u32::MAX).min(WAIT_MAX).next_power_of_two()
+            let units = u32::try_from(units).unwrap_or(u32::MAX).clamp(1, WAIT_MAX);
+            if units > EXACT_MAX { units.next_power_of_two() } else { units }
         }
-        Cause::Unknown | Cause::Lack | Cause::Store => 0,
-    };
-    Some(by_itself.max(by_crowd))
+        Cause::Unknown | Cause::Lack | Cause::Store => FIRST_WAIT << tags.deferrals.min(DOUBLINGS_MAX),
+    })
 }
 
 fn last_attempt_ms(tags: &Tags, now_ms: i64) -> i64 {
@@ -136,25 +132,19 @@ mod tests {
         assert_eq!(wait_of(60), Target::Delay(8));
     }
 
-    fn crowded(lasted_ms: u64, put_off: u64, unit: Duration) -> Option<u32> {
-        let tags = Tags { deferrals: 1, first_seen_ms: Some(0), ..Tags::default() };
-        units(&tags, Cause::Busy(Crowded { lasted_ms, put_off }), unit, 0, DAY)
-    }
-
     #[test]
-    fn waits_twice_as_long_as_its_endpoint_has_been_crowded() {
-        assert_eq!(crowded(0, 1, SECOND), Some(8));
-        assert_eq!(crowded(4_000, 1, SECOND), Some(8));
-        assert_eq!(crowded(5_000, 1, SECOND), Some(16));
-        assert_eq!(crowded(3_600_000, 1, SECOND), Some(256));
-        assert_eq!(crowded(1_000, 1, Duration::from_millis(20)), Some(128));
-    }
-
-    #[test]
-    fn waits_longer_where_many_wait() {
-        assert_eq!(crowded(0, 64 * 8, SECOND), Some(8));
-        assert_eq!(crowded(0, 64 * 9, SECOND), Some(16));
-        assert_eq!(crowded(1_000, 1_000_000, SECOND), Some(256));
+    fn what_is_put_off_for_its_endpoint_waits_until_its_turn() {
+        let turn = |wait_ms, unit| {
+            let tags = Tags { deferrals: 5, first_seen_ms: Some(0), ..Tags::default() };
+            units(&tags, Cause::Busy { wait_ms }, unit, 0, DAY)
+        };
+        assert_eq!(turn(0, SECOND), Some(1));
+        assert_eq!(turn(1_001, SECOND), Some(2));
+        assert_eq!(turn(23_000, SECOND), Some(23));
+        assert_eq!(turn(64_000, SECOND), Some(64));
+        assert_eq!(turn(64_001, SECOND), Some(128));
+        assert_eq!(turn(u64::MAX, SECOND), Some(256));
+        assert_eq!(turn(1_000, Duration::from_millis(20)), Some(50));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Fresh events: who wants them, and what to do with those nobody can read.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::balance::Ending;
@@ -17,6 +19,10 @@ use crate::http::Transport;
 
 /// The original headers kept with an unreadable message.
 pub(super) const ORIGINAL_BYTES_MAX: usize = 8 * 1024;
+
+/// Copies of events that are made and not yet confirmed, in all; one event may have more, by itself. Twice what the
+/// publisher has under way, so that it never waits for the next.
+pub(super) const COPIES_MAX: u32 = 4096;
 
 /// What an event means to one subscription of its tenant.
 pub(super) enum Wanted {
@@ -89,9 +95,27 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 }
             });
         };
-        let copies: Vec<_> = [first, second]
+        let all: Vec<_> = [first, second].into_iter().chain(wanting).collect();
+        // Rare and large: in a box, so that no delivery carries room for it.
+        Some(Box::pin(self.spread(all, message, event, now_ms)).await)
+    }
+
+    /// A copy for each of these; those that are disabled get theirs as a dead letter.
+    ///
+    /// Waits for room first: a window full of events that a thousand subscribers want would be some hundred thousand
+    /// copies at once.
+    async fn spread(
+        &self,
+        all: Vec<(&Arc<Subscription>, bool)>,
+        message: &Message,
+        event: &Event<'_>,
+        now_ms: i64,
+    ) -> Step {
+        let wanted = u32::try_from(all.len()).unwrap_or(u32::MAX).min(COPIES_MAX);
+        // Never closed.
+        let room = Arc::clone(&self.copies).acquire_many_owned(wanted).await.ok();
+        let copies: Vec<_> = all
             .into_iter()
-            .chain(wanting)
             .map(|(subscription, is_enabled)| {
                 if !is_enabled {
                     return self.disabled_copy(message, event, subscription, now_ms);
@@ -102,7 +126,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             })
             .collect();
         report::fanned_out(event, copies.len());
-        Some(Step::Publish(copies, Ending::FannedOut))
+        Step::Copies(copies, room)
     }
 
     /// The copy for an endpoint that holds all it may waits at once: in the deliveries it would be taken only to be
@@ -115,9 +139,9 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         tags: &Tags,
         now_ms: i64,
     ) -> Option<(Target, Outgoing)> {
-        let crowded = self.places.ask_ahead(Queue::Deliveries, subscription)?;
+        let wait_ms = self.places.ask_ahead(Queue::Deliveries, subscription)?;
         let Settings { unit, wait_age_max, .. } = self.settings;
-        let cause = Cause::Busy(crowded);
+        let cause = Cause::Busy { wait_ms };
         let units = defer::units(tags, cause, unit, now_ms, wait_age_max)?;
         self.recorder.deferred(event, tags, units, now_ms);
         Some(defer::copy(&message.body, tags.clone(), cause, units))
@@ -186,4 +210,122 @@ pub(super) fn unreadable_copy(message: &Message, reason: String, now_ms: i64) ->
 pub(super) fn too_large(message: Message, bytes_max: usize, now_ms: i64) -> Step {
     let why = Unreadable::TooLarge { bytes: message.body.len() as u64, bytes_max: bytes_max as u64 };
     unreadable(&message, &why, now_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use serde_json::json;
+    use tokio::sync::mpsc::{channel, unbounded_channel};
+    use tokio::sync::watch;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::broker::{Original, Receipt, Taken, Unconfirmed, Windows};
+    use crate::domain::name::Tenant;
+    use crate::domain::outcome::Answer;
+    use crate::domain::request::Request;
+    use crate::domain::spec::SubscriptionSpec;
+    use crate::worker::Places;
+    use crate::worker::balance::Balance;
+
+    /// Confirms nothing until it is told to.
+    struct Held {
+        published: Arc<AtomicUsize>,
+        confirms: watch::Receiver<bool>,
+    }
+
+    impl Broker for Held {
+        async fn publish(&self, _: Target, _: Outgoing) -> Result<(), Unconfirmed> {
+            self.published.fetch_add(1, Ordering::SeqCst);
+            let _ = self.confirms.clone().wait_for(|confirms| *confirms).await;
+            Ok(())
+        }
+    }
+
+    struct Known(Arc<TenantSubscriptions>);
+
+    impl Directory for Known {
+        fn known(&self, _: &str) -> Option<Lookup> {
+            Some(Lookup::Found(Arc::clone(&self.0)))
+        }
+
+        async fn lookup(&self, _: &Tenant) -> Lookup {
+            Lookup::Found(Arc::clone(&self.0))
+        }
+
+        async fn confirm(&self, _: &Tenant, _: u64) -> Lookup {
+            Lookup::Found(Arc::clone(&self.0))
+        }
+    }
+
+    struct Nobody;
+
+    impl Transport for Nobody {
+        async fn send(&self, _: Request) -> Answer {
+            panic!("copies are delivered from their queue")
+        }
+    }
+
+    struct Nothing;
+
+    impl Original for Nothing {
+        fn describe(&self, _: usize) -> String {
+            String::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_window_full_of_events_is_not_spread_all_at_once() {
+        let subscription = |n: usize| {
+            let document = json!({"id": format!("sub_{n}"), "tenant": "acme", "events": ["#"], "signatures": [],
+                "request": {"url": "https://h.example/"}});
+            Arc::new(SubscriptionSpec::read(document).unwrap().check().unwrap())
+        };
+        let subscriptions = (0..100).map(subscription).collect();
+        let directory = Known(Arc::new(TenantSubscriptions { version: 1, subscriptions }));
+        let settings = Settings {
+            event_bytes_max: 1_000,
+            unit: Duration::from_secs(1),
+            wait_age_max: Duration::from_secs(60),
+            grace: Duration::from_secs(60),
+            publish_patience: Duration::from_secs(60),
+        };
+        let (confirm, confirms) = watch::channel(false);
+        let published = Arc::new(AtomicUsize::new(0));
+        let broker = Held { published: Arc::clone(&published), confirms };
+        let places = Arc::new(Places::new(Arc::<Windows>::default()));
+        let worker = Worker::new(broker, directory, Nobody, settings, Arc::<Balance>::default(), places);
+        let (line, mut settled) = unbounded_channel();
+        let (sink, taken) = channel(200);
+        for tag in 0..200 {
+            let body =
+                format!(r#"{{"id":"e{tag}","type":"a","tenant":"acme","time":"2026-11-22T09:00:00Z"}}"#);
+            let message = Message {
+                body: body.into(),
+                tags: Tags::default(),
+                routing_key: "a".to_owned(),
+                redelivered: false,
+                asker: None,
+                original: Box::new(Nothing),
+            };
+            let receipt = Receipt::new(tag, line.clone());
+            sink.send(Taken { queue: Queue::Events, message, receipt }).await.unwrap();
+        }
+        drop((sink, line));
+        let running = tokio::spawn(Arc::new(worker).run(taken));
+        // On one thread: all that can go on has gone on.
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(published.load(Ordering::SeqCst), 4_000, "of 20,000");
+        assert!(settled.try_recv().is_err());
+        confirm.send_replace(true);
+        timeout(Duration::from_secs(30), running).await.unwrap().unwrap();
+        assert_eq!(published.load(Ordering::SeqCst), 20_000);
+        settled.close();
+        assert_eq!(std::iter::from_fn(|| settled.try_recv().ok()).count(), 200);
+    }
 }

@@ -28,7 +28,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -82,6 +82,8 @@ pub struct Worker<B, D, T> {
     calls: Option<calls::Calls>,
     vigil: Arc<Vigil>,
     memberships: Memberships,
+    /// Room for copies of events that several subscribers want, from making one to its confirm.
+    copies: Arc<Semaphore>,
     /// The grace is over: whatever still runs gives its message back.
     overdue: Overdue,
 }
@@ -108,6 +110,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         let (meters, overdue) = (report::Meters::default(), Overdue::default());
         let (recorder, vigil) = (Recorder::nothing(), Arc::new(Vigil::new(false)));
         let (calls, memberships) = (None, Memberships::nothing());
+        let copies = Arc::new(Semaphore::new(fresh::COPIES_MAX as usize));
         Worker {
             broker,
             directory,
@@ -120,6 +123,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             calls,
             vigil,
             memberships,
+            copies,
             overdue,
         }
     }

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::broker::{Queue, Windows};
 use crate::domain::name::SubscriptionId;
-use crate::domain::places::{Admission, Crowded, Lane, Places as Rule, SlowEndpoint};
+use crate::domain::places::{Admission, Lane, Places as Rule, SlowEndpoint};
 use crate::domain::subscription::Subscription;
 
 /// At the door the rule is asked again this often, beside every answer of the endpoint.
@@ -34,8 +34,10 @@ pub(super) enum Entrance<'a> {
     Place(Place<'a>),
     /// To be sent to the retries, where slow endpoints are served while its own queue is busy.
     Aside,
-    /// To be put off.
-    Full(Crowded),
+    /// To be put off for so long.
+    Full {
+        wait_ms: u64,
+    },
 }
 
 /// A place that is held; dropped, it is free again.
@@ -72,8 +74,8 @@ impl Places {
         }
     }
 
-    /// Whether a message for this endpoint, not yet sent to its queue, is to be put off at once.
-    pub(super) fn ask_ahead(&self, queue: Queue, subscription: &Subscription) -> Option<Crowded> {
+    /// For how many milliseconds a message for this endpoint, not yet sent to its queue, is to be put off at once.
+    pub(super) fn ask_ahead(&self, queue: Queue, subscription: &Subscription) -> Option<u64> {
         let (at, aside) = (self.lane(queue), self.lane(Queue::Retries));
         self.rule().ask_ahead(at, aside, &subscription.id, self.now_ms())
     }
@@ -100,7 +102,7 @@ impl Places {
         match self.rule().ask(lane(queue), aside, tenant, &subscription.id, now_ms) {
             Admission::In => Some(Entrance::Place(self.place(queue, subscription, now_ms))),
             Admission::Aside => Some(Entrance::Aside),
-            Admission::Defer(crowded) => Some(Entrance::Full(crowded)),
+            Admission::Defer { wait_ms } => Some(Entrance::Full { wait_ms }),
             Admission::Wait => None,
         }
     }

@@ -100,7 +100,7 @@ pub(super) fn deferred(tags: &Tags, cause: Cause, units: u32) {
             "event `{id}` is put off for {units} units: the store does not take what it means for its batch"
         ),
         // One endpoint can put off thousands in a second, and its trouble is told by `status`.
-        Cause::Busy(_) => debug!(
+        Cause::Busy { .. } => debug!(
             event.id = id,
             subscription,
             deferrals,

@@ -26,13 +26,26 @@ pub(super) async fn carry_out(
         Step::Done(ending) => Some(ending),
         Step::HandBack => None,
         Step::Publish(copies, ending) => {
-            let publishes = copies.into_iter().map(|(target, copy)| confirmed(broker, target, copy, receipt));
-            // In a box: most messages publish nothing, and should not carry room for it.
-            let all = Box::pin(timeout(patience, join_all(publishes))).await;
-            let safe = all.is_ok_and(|confirmed| confirmed.into_iter().all(|safe| safe));
-            safe.then_some(ending)
+            all_confirmed(broker, copies, receipt, patience).await.then_some(ending)
+        }
+        Step::Copies(copies, room) => {
+            let are_safe = all_confirmed(broker, copies, receipt, patience).await;
+            drop(room);
+            are_safe.then_some(Ending::FannedOut)
         }
     }
+}
+
+async fn all_confirmed(
+    broker: &impl Broker,
+    copies: Vec<(Target, Outgoing)>,
+    receipt: &Receipt,
+    patience: Duration,
+) -> bool {
+    let publishes = copies.into_iter().map(|(target, copy)| confirmed(broker, target, copy, receipt));
+    // In a box: most messages publish nothing, and should not carry room for it.
+    let all = Box::pin(timeout(patience, join_all(publishes))).await;
+    all.is_ok_and(|confirmed| confirmed.into_iter().all(|safe| safe))
 }
 
 /// Publishes until it is confirmed; false when nobody waits for it any more.

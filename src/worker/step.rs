@@ -1,6 +1,7 @@
 //! What follows from a message, as data; [`super::settle`] carries it out.
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::broker::{Message, Outgoing, Tags, Target};
 use crate::domain::delay;
@@ -18,6 +19,8 @@ pub(super) enum Step {
     Done(Ending),
     /// All of these must be confirmed first, then acknowledge.
     Publish(Vec<(Target, Outgoing)>, Ending),
+    /// The same of an event that several subscribers want; the room that its copies take is kept until then.
+    Copies(Vec<(Target, Outgoing)>, Option<OwnedSemaphorePermit>),
     /// Give it back to its queue.
     HandBack,
 }

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 /// A group that is not through by then is no longer waited for.
 const WAIT_MAX: Duration = Duration::from_millis(20);
+/// Bytes of bodies in one group, or one body: the client copies what it is about to write.
+const BYTES_MAX: usize = 8 << 20;
 
 /// What waits for company, and the group that is under way.
 pub(super) struct Groups<T> {
@@ -41,12 +43,20 @@ impl<T> Groups<T> {
         (!self.waiting.is_empty()).then(|| self.began + WAIT_MAX)
     }
 
-    /// The next group with its number, if it may go.
-    pub(super) fn next(&mut self, now: Instant) -> Option<(u64, Vec<T>)> {
+    /// The next group with its number, if it may go; `bytes` says what each weighs.
+    pub(super) fn next(&mut self, now: Instant, bytes: impl Fn(&T) -> usize) -> Option<(u64, Vec<T>)> {
         if self.waiting.is_empty() || self.left > 0 && now < self.began + WAIT_MAX {
             return None;
         }
-        let group = std::mem::take(&mut self.waiting);
+        let mut weighs = 0;
+        let fits = self.waiting.iter().take_while(|item| {
+            let is_first = weighs == 0;
+            weighs += bytes(item).max(1);
+            is_first || weighs <= BYTES_MAX
+        });
+        let count = fits.count();
+        let rest = self.waiting.split_off(count);
+        let group = std::mem::replace(&mut self.waiting, rest);
         (self.number, self.left, self.began) = (self.number + 1, group.len(), now);
         Some((self.number, group))
     }
@@ -70,13 +80,17 @@ mod tests {
 
     fn come(groups: &mut Groups<u32>, items: &[u32]) -> Option<(u64, Vec<u32>)> {
         groups.door().extend(items);
-        groups.next(Instant::now())
+        next(groups)
+    }
+
+    fn next(groups: &mut Groups<u32>) -> Option<(u64, Vec<u32>)> {
+        groups.next(Instant::now(), |item| *item as usize)
     }
 
     #[test]
     fn what_comes_alone_goes_at_once() {
         let mut groups = Groups::new();
-        assert_eq!(groups.next(Instant::now()), None);
+        assert_eq!(next(&mut groups), None);
         for nth in 1..=3 {
             assert_eq!(come(&mut groups, &[7]), Some((nth, vec![7])));
             groups.answered(nth);
@@ -91,7 +105,7 @@ mod tests {
         groups.answered(1);
         assert_eq!(come(&mut groups, &[4]), None);
         groups.answered(1);
-        assert_eq!(groups.next(Instant::now()), Some((2, vec![3, 4])));
+        assert_eq!(next(&mut groups), Some((2, vec![3, 4])));
         assert_eq!((groups.len(), groups.due()), (0, None));
     }
 
@@ -101,11 +115,25 @@ mod tests {
         assert_eq!(come(&mut groups, &[1, 2]), Some((1, vec![1, 2])));
         assert_eq!(come(&mut groups, &[3]), None);
         tokio::time::sleep_until(groups.due().unwrap()).await;
-        assert_eq!(groups.next(Instant::now()), Some((2, vec![3])));
+        assert_eq!(next(&mut groups), Some((2, vec![3])));
         // The late ones of the first are not taken for the second's.
         groups.answered(1);
         assert_eq!(come(&mut groups, &[4]), None);
         groups.answered(2);
-        assert_eq!(groups.next(Instant::now()), Some((3, vec![4])));
+        assert_eq!(next(&mut groups), Some((3, vec![4])));
+    }
+
+    #[test]
+    fn large_ones_go_in_smaller_groups() {
+        let mut groups = Groups::new();
+        let (half, whole) = (BYTES_MAX as u32 / 2, BYTES_MAX as u32 + 1);
+        assert_eq!(come(&mut groups, &[half, half, 1, whole, 2]), Some((1, vec![half, half])));
+        for (number, group) in [(2, vec![1]), (3, vec![whole]), (4, vec![2])] {
+            assert_eq!(next(&mut groups), None);
+            while groups.left > 0 {
+                groups.answered(number - 1);
+            }
+            assert_eq!(next(&mut groups), Some((number, group)));
+        }
     }
 }

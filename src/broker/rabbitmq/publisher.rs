@@ -252,7 +252,10 @@ impl Line {
 
     /// Starts what has come together, if it may go.
     fn publish_group(&mut self, topology: &Topology) {
-        let Some((number, group)) = self.groups.next(Instant::now()) else { return };
+        let Some((number, group)) = self.groups.next(Instant::now(), |request| request.message.body.len())
+        else {
+            return;
+        };
         for request in group {
             self.publish(topology, request, number);
         }
