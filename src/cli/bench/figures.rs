@@ -38,6 +38,8 @@ pub(super) enum Figure {
     Replayed,
     /// Requests that were unanswered at one moment, at most.
     InFlight,
+    /// Messages that the worker may have in hand, at the end.
+    Places,
     /// The worker's memory with nothing to do; when a quarter was delivered; at the end; at its highest.
     IdleRssMib,
     EarlyRssMib,
@@ -82,6 +84,7 @@ impl Figure {
             Figure::LogDropped => ("log_dropped", "rows dropped", 0),
             Figure::Replayed => ("replayed", "replayed", 0),
             Figure::InFlight => ("in_flight", "in flight", 0),
+            Figure::Places => ("places", "places", 0),
             Figure::IdleRssMib => ("idle_rss_mib", "idle MiB", 1),
             Figure::EarlyRssMib => ("early_rss_mib", "early MiB", 1),
             Figure::LateRssMib => ("late_rss_mib", "late MiB", 1),

@@ -101,9 +101,14 @@ impl Player<'_> {
         if let Some(pace) = play.pace {
             self.follow(play, pace, &events("pace"), round, label, &mut figures).await?;
         }
+        if play.worker == Contender::Paperboy {
+            let windows = ["events", "deliveries", "retries"].map(|queue| format!("queue=\"{queue}\""));
+            let windows = windows.each_ref().map(String::as_str);
+            figures.set(Figure::Places, metric(self.stage, self.health, "paperboy_window", &windows).await);
+        }
         if play.log.is_some_and(|log| log != "off") {
-            let written = metric(self.stage, self.health, "paperboy_delivery_log_written_total").await;
-            let dropped = metric(self.stage, self.health, "paperboy_delivery_log_dropped_total").await;
+            let written = metric(self.stage, self.health, "paperboy_delivery_log_written_total", &[]).await;
+            let dropped = metric(self.stage, self.health, "paperboy_delivery_log_dropped_total", &[]).await;
             figures.set(Figure::LogWritten, written);
             // A counter that never counted is absent.
             figures.set(Figure::LogDropped, written.and(dropped.or(Some(0.0))));
@@ -199,7 +204,7 @@ impl Player<'_> {
                     _ = tick.tick() => {
                         self.stage.check_alive()?;
                         if play.worker == Contender::Paperboy {
-                            held.extend(metric(self.stage, self.health, "paperboy_held_by_slow").await);
+                            held.extend(metric(self.stage, self.health, "paperboy_held_by_slow", &[]).await);
                         }
                     }
                 }
@@ -236,7 +241,7 @@ impl Player<'_> {
                 (!held.is_empty()).then(|| held.iter().sum::<f64>() / samples as f64),
             );
             let given_back =
-                metric(self.stage, self.health, "paperboy_given_back_total").await.unwrap_or(0.0);
+                metric(self.stage, self.health, "paperboy_given_back_total", &[]).await.unwrap_or(0.0);
             let again = given_back + number(counted.good.repeated);
             figures.set(Figure::RedeliveredPercent, again * 100.0 / number(paced.events as u64).max(1.0));
         }
@@ -314,13 +319,16 @@ fn play_has_bad(events: &Events<'_>) -> bool {
     events.crowd.tenants.iter().any(|tenant| tenant.bad.is_some())
 }
 
-/// A metric of the worker, summed over its labels; none where it does not answer or does not have it.
-async fn metric(stage: &Stage, health: SocketAddr, name: &str) -> Option<f64> {
+/// A metric of the worker, summed over its labels, or over those that have one of `labels`; none where it does not
+/// answer or does not have it.
+async fn metric(stage: &Stage, health: SocketAddr, name: &str, labels: &[&str]) -> Option<f64> {
     let answer = stage.client().get(format!("http://{health}/metrics")).send().await.ok()?;
     let text = answer.text().await.ok()?;
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
-        rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+        let is_wanted = labels.is_empty() || labels.iter().any(|label| rest.contains(label));
+        let is_it = rest.starts_with([' ', '{']) && is_wanted;
+        is_it.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
     });
     values.reduce(|sum, value| sum + value)
 }

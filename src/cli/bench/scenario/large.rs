@@ -30,11 +30,12 @@ pub(super) fn scenario(sizes: &Sizes) -> Scenario {
             Figure::DeliveriesPerS,
             Figure::WorkerUs,
             Figure::InFlight,
+            Figure::Places,
             Figure::IdleRssMib,
             Figure::PeakRssMib,
         ],
         checks: vec![
-            Check::new("an idle worker's and body + 64 KiB for each in flight", Rule::AtMost, "MiB", bounded),
+            Check::new("an idle worker's and body + 64 KiB for each place", Rule::AtMost, "MiB", bounded),
             Check::ratio(
                 "worker CPU per delivery, to the coalescing floor",
                 Figure::WorkerUs,
@@ -46,7 +47,7 @@ pub(super) fn scenario(sizes: &Sizes) -> Scenario {
 }
 
 fn bounded(round: &Round) -> Option<(f64, f64)> {
-    let in_flight = round.get("paperboy", Figure::InFlight)?;
-    let limit_mib = round.get("idle", Figure::IdleRssMib)? + in_flight * (1.0 + 64.0 / 1024.0);
+    let places = round.get("paperboy", Figure::Places)?;
+    let limit_mib = round.get("idle", Figure::IdleRssMib)? + places * (1.0 + 64.0 / 1024.0);
     Some((round.get("paperboy", Figure::PeakRssMib)?, limit_mib))
 }
