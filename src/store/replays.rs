@@ -313,14 +313,14 @@ impl Store {
         Ok(Some(numbered.into_iter().map(|(letter, cycle)| (letter, small(cycle))).collect()))
     }
 
-    /// Notes letters whose publishing was confirmed: sent in the job, replayed in the list; how many were not
-    /// noted before.
+    /// Notes letters whose publishing was confirmed: sent in the job, also where it was cancelled meanwhile; replayed in
+    /// the list; how many were not noted before.
     pub async fn replay_sent(&self, id: i64, letters: &[i64], now_ms: i64) -> anyhow::Result<u64> {
         let mut write = self.begin_write().await.context(FAILED)?;
         let mut noted = 0;
         for letter in letters {
             let item = "UPDATE replay_items SET state = 'sent', sent_at_ms = $1
-                WHERE job = $2 AND letter = $3 AND state = 'waiting'";
+                WHERE job = $2 AND letter = $3 AND state <> 'sent'";
             write.query(item).bind(now_ms).bind(id).bind(*letter).execute().await.context(FAILED)?;
             let mark = "UPDATE dead_letters SET state = 'replayed', state_at_ms = $1, note = NULL
                 WHERE id = $2 AND state <> 'replayed'";

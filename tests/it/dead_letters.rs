@@ -190,7 +190,7 @@ async fn canaries_that_fail_stop_a_replay_and_those_that_arrive_let_it_go_on() {
 async fn a_replay_left_to_serve_is_paused_resumed_and_cancelled() {
     let app = App::new();
     let (serve, receiver) = letters(&app, 40).await;
-    let begun = app.json(&["dead", "replay", "--all", "--detach", "--rate", "20"]).await;
+    let begun = app.json(&["dead", "replay", "--all", "--detach", "--rate", "5"]).await;
     let id = begun[0]["job"].to_string();
     eventually("serve works on it", 20, || async { !replayed(&receiver).is_empty() }).await;
     let paused = app.json(&["dead", "jobs", "pause", &id]).await.remove(0);

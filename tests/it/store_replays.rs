@@ -17,6 +17,7 @@ on_both_engines! {
     one_process_at_a_time_holds_the_lease,
     what_is_left_is_taken_in_turns_one_of_each_tenant,
     what_was_decided_meanwhile_is_skipped_and_what_is_cancelled_is_free,
+    what_was_sent_while_its_job_was_cancelled_counts_as_sent,
     groups_count_what_died_of_the_same,
     a_crowd_of_forty_receivers_and_six_causes_is_grouped_and_found,
     a_group_that_is_sent_by_processes_that_die_is_sent_whole_and_nothing_else,
@@ -82,6 +83,18 @@ async fn the_same_question_goes_on_with_its_job_and_no_letter_waits_in_two(home:
     }
     assert_eq!(ids.len(), 1);
     assert_eq!(store.replay_jobs(None, 9).await.unwrap().iter().map(|job| job.waiting).sum::<u64>(), 6);
+}
+
+async fn what_was_sent_while_its_job_was_cancelled_counts_as_sent(home: Home) {
+    let store = home.migrate().await;
+    keep(&store, 5).await;
+    let id = begin(&store, "all", &all()).await.unwrap().id;
+    let taken = store.replay_next(id, 2).await.unwrap();
+    assert!(store.replay_set_state(id, JobState::Cancelled, None, NOW).await.unwrap());
+    let sent: Vec<i64> = taken.iter().map(|item| item.letter.row.id).collect();
+    assert_eq!(store.replay_sent(id, &sent, NOW).await.unwrap(), 2);
+    let job = store.replay_job(id).await.unwrap().unwrap();
+    assert_eq!((job.sent, job.waiting, job.skipped), (2, 0, 3));
 }
 
 async fn one_process_at_a_time_holds_the_lease(home: Home) {
