@@ -45,6 +45,8 @@ const SWEEP_MS: u64 = 5_000;
 const BUSY_EACH_SECOND: usize = 2_000;
 /// What an answer is reckoned to take until one has come.
 const ANSWER_MS_UNKNOWN: u64 = 1_000;
+/// A later turn at an endpoint that nobody has heard from is a guess: not worth a hop for each binary digit.
+const GUESSED_MS_MAX: u64 = 16_000;
 /// The latest turn: whoever has it comes back sooner and asks again.
 const TURN_MS_MAX: u64 = 256_000;
 
@@ -402,7 +404,11 @@ impl<const QUEUES: usize> Endpoint<QUEUES> {
         let each_us = self.expected_ms(now_ms) * 1_000 / places;
         let latest_us = (now_ms + TURN_MS_MAX) * 1_000;
         self.turn_us = (self.turn_us.max(now_ms * 1_000) + each_us).min(latest_us);
-        (self.turn_us / 1_000).saturating_sub(now_ms)
+        let wait_ms = (self.turn_us / 1_000).saturating_sub(now_ms);
+        if self.answer_ms.is_none() && wait_ms > GUESSED_MS_MAX {
+            return wait_ms.div_ceil(1_000).next_power_of_two() * 1_000;
+        }
+        wait_ms
     }
 
     /// How long its next answer is reckoned to take.
