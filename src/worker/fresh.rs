@@ -223,13 +223,13 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::broker::{Original, Receipt, Taken, Unconfirmed, Windows};
-    use crate::domain::name::Tenant;
+    use crate::broker::{Receipt, Taken, Unconfirmed, Windows};
     use crate::domain::outcome::Answer;
     use crate::domain::request::Request;
     use crate::domain::spec::SubscriptionSpec;
     use crate::worker::Places;
     use crate::worker::balance::Balance;
+    use crate::worker::fakes::{Known, Nothing};
 
     /// Confirms nothing until it is told to.
     struct Held {
@@ -245,35 +245,11 @@ mod tests {
         }
     }
 
-    struct Known(Arc<TenantSubscriptions>);
-
-    impl Directory for Known {
-        fn known(&self, _: &str) -> Option<Lookup> {
-            Some(Lookup::Found(Arc::clone(&self.0)))
-        }
-
-        async fn lookup(&self, _: &Tenant) -> Lookup {
-            Lookup::Found(Arc::clone(&self.0))
-        }
-
-        async fn confirm(&self, _: &Tenant, _: u64) -> Lookup {
-            Lookup::Found(Arc::clone(&self.0))
-        }
-    }
-
     struct Nobody;
 
     impl Transport for Nobody {
         async fn send(&self, _: Request) -> Answer {
             panic!("copies are delivered from their queue")
-        }
-    }
-
-    struct Nothing;
-
-    impl Original for Nothing {
-        fn describe(&self, _: usize) -> String {
-            String::new()
         }
     }
 

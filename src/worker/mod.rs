@@ -10,6 +10,8 @@ mod calls;
 mod clock;
 mod defer;
 pub mod drain;
+#[cfg(test)]
+mod fakes;
 mod fresh;
 pub mod membership;
 pub mod notices;

@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
-use crate::broker::{Original, Outgoing, Tags, Target, Unconfirmed, Windows};
+use crate::broker::{Outgoing, Tags, Target, Unconfirmed, Windows};
 use crate::cache::TenantSubscriptions;
 use crate::domain::outcome::{Answer, Whole};
 use crate::domain::request::Request;
 use crate::domain::spec::SubscriptionSpec;
 use crate::domain::statuses::Seen;
 use crate::worker::balance::Balance;
+use crate::worker::fakes::{Known, Nothing};
 use crate::worker::{Places, Settings};
 
 /// A broker that takes everything.
@@ -21,23 +22,6 @@ struct Open;
 impl Broker for Open {
     async fn publish(&self, _: Target, _: Outgoing) -> Result<(), Unconfirmed> {
         Ok(())
-    }
-}
-
-/// Everybody is subscribed to everything.
-struct Known(Arc<TenantSubscriptions>);
-
-impl Directory for Known {
-    fn known(&self, _: &str) -> Option<Lookup> {
-        Some(Lookup::Found(Arc::clone(&self.0)))
-    }
-
-    async fn lookup(&self, _: &Tenant) -> Lookup {
-        Lookup::Found(Arc::clone(&self.0))
-    }
-
-    async fn confirm(&self, _: &Tenant, _: u64) -> Lookup {
-        Lookup::Found(Arc::clone(&self.0))
     }
 }
 
@@ -78,14 +62,6 @@ impl Replier for Told {
                 pending::<()>().await;
             }
         })
-    }
-}
-
-struct Nothing;
-
-impl Original for Nothing {
-    fn describe(&self, _: usize) -> String {
-        String::new()
     }
 }
 
