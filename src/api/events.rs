@@ -101,8 +101,8 @@ async fn publish_one(
         }
         Err(refused) => return Err(refused.into()),
     };
-    ready.message.tags.traceparent = traceparent(headers);
-    match confirmed(v1, ready.message, deadline).await {
+    ready.tags.traceparent = traceparent(headers);
+    match confirmed(v1, Outgoing::new(ready.body, ready.tags), deadline).await {
         Ok(()) => Ok(json_answer(StatusCode::ACCEPTED, &json!({ "id": ready.id, "status": "published" }))),
         Err(why) => Err(Problem::unavailable(why).hint("publish it again with the same id")),
     }
@@ -134,7 +134,7 @@ async fn publish_lines(
         }
         match events::read(caller, body.slice_ref(line), v1.limits.event_bytes_max) {
             Ok(mut ready) => {
-                ready.message.tags.traceparent.clone_from(&traceparent);
+                ready.tags.traceparent.clone_from(&traceparent);
                 lines.push((number, Line::Ready(Box::new(ready))));
             }
             Err(Refused::Faults(faults)) => lines.push((number, Line::Invalid(faults))),
@@ -151,7 +151,7 @@ async fn publish_lines(
         ]));
     }
     let answered = stream::iter(lines).map(async |(number, line)| match line {
-        Line::Ready(ready) => match confirmed(v1, ready.message, deadline).await {
+        Line::Ready(ready) => match confirmed(v1, Outgoing::new(ready.body, ready.tags), deadline).await {
             Ok(()) => (true, json!({ "line": number, "id": ready.id, "status": "published" })),
             Err(why) => (false, json!({ "line": number, "id": ready.id, "status": "failed", "error": why })),
         },

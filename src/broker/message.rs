@@ -1,6 +1,7 @@
 //! What a message is made of: the producer's bytes, and the tags that travel beside them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -83,11 +84,18 @@ pub trait Original: Send + Sync {
     fn describe(&self, bytes_max: usize) -> String;
 }
 
-/// A message to publish.
+/// A message to publish; its clones share everything.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// The bytes to carry.
     pub body: Bytes,
     /// What travels beside them.
-    pub tags: Tags,
+    pub tags: Arc<Tags>,
+}
+
+impl Outgoing {
+    /// These bytes with these tags.
+    pub fn new(body: impl Into<Bytes>, tags: Tags) -> Outgoing {
+        Outgoing { body: body.into(), tags: Arc::new(tags) }
+    }
 }

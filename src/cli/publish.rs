@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::failure::Problem;
 use super::remote::{self, Remote};
 use super::{Common, Failure, output, services};
-use crate::broker::{Broker as _, Target};
+use crate::broker::{Broker as _, Outgoing, Target};
 use crate::desk::events::{self, Ready, confirmed};
 
 /// Publishes under way at once.
@@ -70,7 +70,8 @@ impl Publish {
         let mut failed = 0;
         {
             let broker = &broker;
-            let publishes = (1..).zip(events).map(|(place, Ready { id, message })| async move {
+            let publishes = (1..).zip(events).map(|(place, Ready { id, body, tags })| async move {
+                let message = Outgoing::new(body, tags);
                 (place, id, confirmed(broker.publish(Target::Events, message)).await)
             });
             let mut results = stream::iter(publishes).buffered(CONCURRENCY);

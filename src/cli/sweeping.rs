@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
@@ -383,7 +382,7 @@ impl<B: Broker> Sweeper<B> {
 fn outgoing(row: OutboxRow) -> (Target, Outgoing) {
     let target = if row.kind == TYPE_COMPLETED { Target::Events } else { Target::Notices };
     let tags = Tags { message_id: Some(row.event_id), kind: Some(row.kind), ..Tags::default() };
-    (target, Outgoing { body: Bytes::from(row.body), tags })
+    (target, Outgoing::new(row.body, tags))
 }
 
 #[cfg(test)]

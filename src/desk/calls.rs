@@ -94,7 +94,7 @@ impl Desk {
     /// a copy is not confirmed: then nobody was asked. A receiver that refuses or is silent is no error.
     pub async fn call(&self, caller: &Caller, body: Bytes, way: Way<'_>) -> Result<Called, Refused> {
         let ready = events::read(caller, body, self.rules.event_bytes_max)?;
-        let (mut tags, body) = (ready.message.tags, ready.message.body);
+        let (mut tags, body) = (ready.tags, ready.body);
         tags.traceparent = way.traceparent.map(str::to_owned);
         let now = jiff::Timestamp::now();
         let time = now.to_string();

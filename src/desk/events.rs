@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{Caller, Refused};
-use crate::broker::{Outgoing, Tags, Unconfirmed};
+use crate::broker::{Tags, Unconfirmed};
 use crate::domain::event::{Event, Hints, Unreadable};
 use crate::domain::fault::Fault;
 use crate::domain::name::{EventId, EventType, Tenant};
@@ -32,7 +32,8 @@ pub async fn confirmed(publish: impl Future<Output = Result<(), Unconfirmed>>) -
 #[derive(Debug)]
 pub struct Ready {
     pub id: String,
-    pub message: Outgoing,
+    pub body: Bytes,
+    pub tags: Tags,
 }
 
 /// Reads one event of a caller. A tenant's key may leave `tenant` out: it is the key's.
@@ -53,7 +54,7 @@ pub fn read(caller: &Caller, body: Bytes, bytes_max: usize) -> Result<Ready, Ref
     match (found, &caller.tenant) {
         (Ok((id, kind)), _) => {
             let tags = Tags { message_id: Some(id.clone()), kind: Some(kind), ..Tags::default() };
-            Ok(Ready { id, message: Outgoing { body, tags } })
+            Ok(Ready { id, body, tags })
         }
         (Err(Unreadable::Missing { field: "tenant", .. }), Some(own)) => {
             // With the member in it, this cannot come here again.
@@ -156,15 +157,15 @@ mod tests {
     fn an_event_is_passed_on_byte_for_byte() {
         let text = r#" {"data": {"n": 1.0e+2},  "id":"1", "type":"a.b","tenant":"acme"} "#;
         let ready = read_text(&operator(), text).unwrap();
-        assert_eq!((ready.id.as_str(), &ready.message.body[..]), ("1", text.as_bytes()));
-        assert_eq!(ready.message.tags.kind.as_deref(), Some("a.b"));
-        assert_eq!(&read_text(&acme(), text).unwrap().message.body[..], text.as_bytes());
+        assert_eq!((ready.id.as_str(), &ready.body[..]), ("1", text.as_bytes()));
+        assert_eq!(ready.tags.kind.as_deref(), Some("a.b"));
+        assert_eq!(&read_text(&acme(), text).unwrap().body[..], text.as_bytes());
     }
 
     #[test]
     fn a_tenants_key_brings_the_tenant_and_no_other() {
         let ready = read_text(&acme(), r#"{ "id":"1","type":"a","data":"x"}"#).unwrap();
-        assert_eq!(&ready.message.body[..], br#"{"tenant":"acme", "id":"1","type":"a","data":"x"}"#);
+        assert_eq!(&ready.body[..], br#"{"tenant":"acme", "id":"1","type":"a","data":"x"}"#);
         let foreign = read_text(&acme(), r#"{"id":"1","type":"a","tenant":"bolt"}"#);
         assert!(matches!(foreign, Err(Refused::Forbidden(_))));
         assert!(matches!(read_text(&acme(), "{}"), Err(Refused::Faults(_))));

@@ -71,8 +71,8 @@ fn client(resolver: GuardedResolver, insecure: bool) -> anyhow::Result<Client> {
         // A redirect could lead anywhere, and a proxy would connect in our place, both past the guard.
         .redirect(redirect::Policy::none())
         .no_proxy()
-        // Every attempt is counted and spaced by us.
-        .retry(retry::never())
+        // Every attempt is counted and spaced by us. With a limit of none the client keeps no copy of a request either.
+        .retry(retry::never().max_retries_per_request(0))
         // Bodies are only glanced at; a small one could decode to gigabytes.
         .no_gzip()
         .no_brotli()

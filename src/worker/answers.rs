@@ -32,5 +32,5 @@ pub(super) fn copy(attempted: &Attempted<'_>, tags: impl FnOnce() -> Tags) -> Op
     let Tags { message_id, kind, time, traceparent, subscription, .. } = tags();
     // Nothing of the delivery's own life: this message begins another.
     let tags = Tags { message_id, kind, time, traceparent, subscription, attempt, ..Tags::default() };
-    Some((Target::Answers, Outgoing { body: reply.to_bytes_about(event, attempt).into(), tags }))
+    Some((Target::Answers, Outgoing::new(reply.to_bytes_about(event, attempt), tags)))
 }

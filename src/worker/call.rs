@@ -67,7 +67,7 @@ pub fn part(
                 let tags = step::addressed(tags, event, subscription, now_ms);
                 parted.copies.push(match wanted {
                     Wanted::Disabled => fresh::disabled_letter(body, tags),
-                    _ => (Target::Deliveries, Outgoing { body: body.clone(), tags }),
+                    _ => (Target::Deliveries, Outgoing::new(body.clone(), tags)),
                 });
             }
         }

@@ -122,7 +122,7 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
                 }
                 let tags = step::addressed(&message.tags, event, subscription, now_ms);
                 self.deferred_ahead(message, event, subscription, &tags, now_ms)
-                    .unwrap_or_else(|| (Target::Deliveries, Outgoing { body: message.body.clone(), tags }))
+                    .unwrap_or_else(|| (Target::Deliveries, Outgoing::new(message.body.clone(), tags)))
             })
             .collect();
         report::fanned_out(event, copies.len());
@@ -203,7 +203,7 @@ pub(super) fn unreadable_copy(message: &Message, reason: String, now_ms: i64) ->
         wait: 0,
         ..message.tags.clone()
     };
-    Outgoing { body: message.body.clone(), tags }
+    Outgoing::new(message.body.clone(), tags)
 }
 
 /// An event over the limit is not looked into at all.

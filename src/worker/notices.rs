@@ -35,7 +35,7 @@ pub async fn publish(broker: &impl Broker, notice: &Notice) -> Result<(), Unconf
         ..Tags::default()
     };
     let body = Bytes::from(notice.body.clone());
-    broker.publish(Target::Notices, Outgoing { body, tags }).await
+    broker.publish(Target::Notices, Outgoing::new(body, tags)).await
 }
 
 /// Publishes what comes into the outbox until `stop`.
@@ -127,7 +127,7 @@ mod tests {
     impl Broker for Arc<Refusing> {
         async fn publish(&self, target: Target, message: Outgoing) -> Result<(), Unconfirmed> {
             assert_eq!(target, Target::Notices);
-            let id = message.tags.message_id.unwrap();
+            let id = message.tags.message_id.clone().unwrap();
             if self.refused.lock().unwrap().as_ref() == Some(&id) {
                 return Err(Unconfirmed::Refused);
             }

@@ -25,7 +25,7 @@ struct Headers {
 /// The event keeps its id, so receivers can tell; `paperboy-replay` counts up.
 pub fn message(letter: &DeadLetterFull, cycle: u32, subscription: Option<&str>) -> Outgoing {
     let tags = tags(letter, cycle, subscription, clock::now_ms());
-    Outgoing { body: letter.body.clone(), tags }
+    Outgoing::new(letter.body.clone(), tags)
 }
 
 fn tags(letter: &DeadLetterFull, cycle: u32, subscription: Option<&str>, now_ms: i64) -> Tags {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
@@ -11,6 +11,9 @@ use tracing::warn;
 use super::balance::Ending;
 use super::step::Step;
 use crate::broker::{Broker, Outgoing, Receipt, Target, Unconfirmed};
+
+/// The longest pause before an unconfirmed publish is tried again.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Carries a step out; `None` means the message must be handed back.
 ///
@@ -55,12 +58,7 @@ pub(super) async fn confirmed(
     copy: Outgoing,
     receipt: &Receipt,
 ) -> bool {
-    let mut pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .with_jitter()
-        .without_max_times()
-        .build();
+    let mut pauses = None;
     // Once the broker hands the source out again, publishing would make a second line of it.
     while receipt.is_live() {
         match broker.publish(target, copy.clone()).await {
@@ -71,9 +69,19 @@ pub(super) async fn confirmed(
                 warn!(target_queue = ?target, "a publish is not confirmed and is tried again: {error}");
             }
         }
-        sleep(pauses.next().unwrap_or(Duration::from_secs(5))).await;
+        sleep(pauses.get_or_insert_with(republish_pauses).next().unwrap_or(PAUSE_MAX)).await;
     }
     false
+}
+
+/// Without end, up to [`PAUSE_MAX`].
+fn republish_pauses() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(PAUSE_MAX)
+        .with_jitter()
+        .without_max_times()
+        .build()
 }
 
 #[cfg(test)]
@@ -103,7 +111,7 @@ mod tests {
     }
 
     fn copy(target: Target) -> (Target, Outgoing) {
-        (target, Outgoing { body: Bytes::from_static(b"{}"), tags: Tags::default() })
+        (target, Outgoing::new(Bytes::from_static(b"{}"), Tags::default()))
     }
 
     #[tokio::test(start_paused = true)]

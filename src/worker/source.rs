@@ -102,7 +102,7 @@ impl<B: Broker> Forwarder<B> {
                     traceparent: tags.traceparent.clone(),
                     ..Tags::default()
                 };
-                (Fate::Event, Target::Events, Outgoing { body: mapped.event.into(), tags })
+                (Fate::Event, Target::Events, Outgoing::new(mapped.event, tags))
             }
             Ok(Err(unmapped)) => self.dead_letter(message, &unmapped.to_string()),
             Err(_) => self.dead_letter(message, "mapping it failed, which is a fault of paperboy"),

@@ -52,7 +52,7 @@ impl Step {
     /// To the retries at once, where slow endpoints hold nobody up; no attempt.
     pub(super) fn aside(message: &Message, tags: Tags) -> Step {
         report::aside();
-        let copy = Outgoing { body: message.body.clone(), tags };
+        let copy = Outgoing::new(message.body.clone(), tags);
         Step::Publish(vec![(Target::Retries, copy)], Ending::Moved)
     }
 
@@ -79,7 +79,7 @@ pub(super) fn waiting(units: u32, body: Bytes, mut tags: Tags) -> (Target, Outgo
         }
         None => Target::Retries,
     };
-    (target, Outgoing { body, tags })
+    (target, Outgoing::new(body, tags))
 }
 
 /// The dead letter of a delivery, or of a whole event where no subscription is known yet.
@@ -87,7 +87,7 @@ pub(super) fn dead_copy(reason: Reason, body: &Bytes, mut tags: Tags) -> (Target
     tags.reason = Some(reason.as_str().to_owned());
     tags.wait = 0;
     let target = if tags.subscription.is_some() { Target::DeadDeliveries } else { Target::DeadEvents };
-    (target, Outgoing { body: body.clone(), tags })
+    (target, Outgoing::new(body.clone(), tags))
 }
 
 /// The tags every copy of an event carries on: what was resolved at first sight, nothing of this hop.

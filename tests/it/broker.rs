@@ -22,7 +22,7 @@ fn settings(app: &App, declare: bool) -> Settings {
 }
 
 fn message() -> Outgoing {
-    Outgoing { body: Bytes::from_static(b"{}"), tags: Tags::default() }
+    Outgoing::new(Bytes::from_static(b"{}"), Tags::default())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,8 +11,6 @@ use tokio::time::Instant;
 
 /// A group that is not through by then is no longer waited for.
 const WAIT_MAX: Duration = Duration::from_millis(20);
-/// Bytes of bodies in one group, or one body: the client copies what it is about to write.
-const BYTES_MAX: usize = 8 << 20;
 
 /// What waits for company, and the group that is under way.
 pub(super) struct Groups<T> {
@@ -43,20 +41,12 @@ impl<T> Groups<T> {
         (!self.waiting.is_empty()).then(|| self.began + WAIT_MAX)
     }
 
-    /// The next group with its number, if it may go; `bytes` says what each weighs.
-    pub(super) fn next(&mut self, now: Instant, bytes: impl Fn(&T) -> usize) -> Option<(u64, Vec<T>)> {
+    /// The next group with its number, if it may go.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(u64, Vec<T>)> {
         if self.waiting.is_empty() || self.left > 0 && now < self.began + WAIT_MAX {
             return None;
         }
-        let mut weighs = 0;
-        let fits = self.waiting.iter().take_while(|item| {
-            let is_first = weighs == 0;
-            weighs += bytes(item).max(1);
-            is_first || weighs <= BYTES_MAX
-        });
-        let count = fits.count();
-        let rest = self.waiting.split_off(count);
-        let group = std::mem::replace(&mut self.waiting, rest);
+        let group = std::mem::take(&mut self.waiting);
         (self.number, self.left, self.began) = (self.number + 1, group.len(), now);
         Some((self.number, group))
     }
@@ -84,7 +74,7 @@ mod tests {
     }
 
     fn next(groups: &mut Groups<u32>) -> Option<(u64, Vec<u32>)> {
-        groups.next(Instant::now(), |item| *item as usize)
+        groups.next(Instant::now())
     }
 
     #[test]
@@ -121,19 +111,5 @@ mod tests {
         assert_eq!(come(&mut groups, &[4]), None);
         groups.answered(2);
         assert_eq!(next(&mut groups), Some((3, vec![4])));
-    }
-
-    #[test]
-    fn large_ones_go_in_smaller_groups() {
-        let mut groups = Groups::new();
-        let (half, whole) = (BYTES_MAX as u32 / 2, BYTES_MAX as u32 + 1);
-        assert_eq!(come(&mut groups, &[half, half, 1, whole, 2]), Some((1, vec![half, half])));
-        for (number, group) in [(2, vec![1]), (3, vec![whole]), (4, vec![2])] {
-            assert_eq!(next(&mut groups), None);
-            while groups.left > 0 {
-                groups.answered(number - 1);
-            }
-            assert_eq!(next(&mut groups), Some((number, group)));
-        }
     }
 }

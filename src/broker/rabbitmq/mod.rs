@@ -10,6 +10,7 @@ mod groups;
 mod health;
 pub mod inspect;
 mod intake;
+mod line;
 mod link;
 pub mod peek;
 mod publisher;

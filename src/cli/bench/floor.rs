@@ -121,7 +121,7 @@ fn client() -> anyhow::Result<Client> {
         .http1_only()
         .redirect(redirect::Policy::none())
         .no_proxy()
-        .retry(retry::never())
+        .retry(retry::never().max_retries_per_request(0))
         .referer(false)
         .connect_timeout(Duration::from_secs(5))
         .pool_idle_timeout(Duration::from_secs(5));

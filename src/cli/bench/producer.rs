@@ -140,7 +140,7 @@ pub(super) async fn fill(
         let Made { id, body } = events.make(number, now_us());
         let kind = Some(super::event::KIND.to_owned());
         let tags = Tags { message_id: Some(id), kind, ..tags.clone() };
-        broker.publish(target, Outgoing { body: body.into(), tags })
+        broker.publish(target, Outgoing::new(body, tags))
     });
     let mut results = stream::iter(publishes).buffer_unordered(CONCURRENCY);
     while let Some(result) = results.next().await {
