@@ -135,7 +135,7 @@ async fn memory_fanout_and_matching_have_their_figures() {
         waited > Some(100.0) && waited <= Some(200.0),
         "they wait for their answers at once: {in_flight:#}"
     );
-    assert_judged(&scenarios["memory"], 2);
+    assert_judged(&scenarios["memory"], 4);
     let fanned_out = &scenarios["fanout"]["plays"]["fanout_100"]["median"];
     assert_eq!(fanned_out["deliveries"], 200.0, "two events for a hundred: {fanned_out:#}");
     assert_judged(&scenarios["fanout"], 2);
@@ -164,12 +164,13 @@ async fn a_bad_endpoint_is_tried_and_the_others_get_theirs() {
     let scenarios = play(&["hang", "slow", "drip"]).await;
     for name in ["hang", "slow", "drip"] {
         let scenario = &scenarios[name];
+        assert_figures(scenario, "probe", &["offered_per_s", "arrived_percent"]);
         assert_figures(scenario, "baseline", &["offered_per_s", "arrived_percent", "p99_ms"]);
         for play in ["apart", "together"] {
             assert_figures(scenario, play, &["offered_per_s", "arrived_percent", "bad_attempts"]);
         }
         assert_eq!(scenario["plays"]["saturated"]["median"]["deliveries"], 180.0, "{scenario:#}");
-        assert_eq!(scenario["checks"].as_array().unwrap().len(), 10, "{scenario:#}");
+        assert_eq!(scenario["checks"].as_array().unwrap().len(), 11, "{scenario:#}");
     }
 }
 

@@ -12,7 +12,7 @@ use super::figures::{Figure, Figures, Round};
 use super::histogram::Histogram;
 use super::process;
 use super::producer::{Producer, fill};
-use super::scenario::{Pace, Play, Rate};
+use super::scenario::{Pace, Play};
 use super::tally::Counted;
 use crate::broker::rabbitmq::RabbitMq;
 use crate::broker::{Tags, Target};
@@ -181,12 +181,7 @@ impl Player<'_> {
         label: &str,
         figures: &mut Figures,
     ) -> Result<(), Failure> {
-        let rate = match pace.rate {
-            Rate::Fixed(rate) => Some(f64::from(rate)),
-            Rate::PercentOf(percent, play) => round
-                .get(play, Figure::DeliveriesPerS)
-                .map(|rate| (rate * f64::from(percent) / 100.0).max(1.0)),
-        };
+        let rate = pace.rate.per_second(round);
         let rate = rate.ok_or_else(|| Failure::world("there were too few events to tell a rate from"))?;
         self.begin_anew().await?;
         let planned = (rate * pace.length.as_secs_f64()).ceil();
