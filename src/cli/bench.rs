@@ -87,7 +87,7 @@ struct Sizes {
     /// Seconds of each open loop of `hang`, `slow` and `drip`
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=3600))]
     seconds: u32,
-    /// What these offer, in percent of what the worker did with a full queue in the same round
+    /// What these offer, in percent of what an open loop carries without a bad endpoint in the same round
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=100))]
     load_percent: u32,
 }

@@ -20,6 +20,8 @@ pub(super) enum Figure {
     /// Deliveries to healthy endpoints that the open loop asked for, and how many of them came within its time.
     OfferedPerS,
     ArrivedPercent,
+    /// The same a second, until the last event was published.
+    CarriedPerS,
     /// From the planned time to arrival. Infinite where so many never came.
     P50Ms,
     P99Ms,
@@ -73,6 +75,7 @@ impl Figure {
             Figure::ReadyMs => ("ready_ms", "ready ms", 0),
             Figure::FirstMs => ("first_ms", "first ms", 0),
             Figure::OfferedPerS => ("offered_per_s", "offered/s", 0),
+            Figure::CarriedPerS => ("carried_per_s", "carried/s", 0),
             Figure::ArrivedPercent => ("arrived_percent", "arrived %", 1),
             Figure::P50Ms => ("p50_ms", "p50 ms", 2),
             Figure::P99Ms => ("p99_ms", "p99 ms", 2),

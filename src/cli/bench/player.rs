@@ -223,6 +223,7 @@ impl Player<'_> {
         }
         figures.set(Figure::OfferedPerS, number(wanted) / pace.length.as_secs_f64());
         figures.set(Figure::ArrivedPercent, arrived);
+        figures.set(Figure::CarriedPerS, number(in_time.good.distinct()) / paced.took.as_secs_f64());
         figures.set(Figure::P50Ms, times.percentile_ms(50, wanted));
         figures.set(Figure::P99Ms, times.percentile_ms(99, wanted));
         figures.set(Figure::ProducerP99Ms, paced.late_p99_ms);

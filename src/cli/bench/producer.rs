@@ -39,6 +39,8 @@ pub(super) struct Producer {
 /// How an open loop went.
 pub(super) struct Paced {
     pub(super) events: usize,
+    /// From the first to the last.
+    pub(super) took: Duration,
     /// How late events were published, behind their plan.
     pub(super) late_p99_ms: f64,
 }
@@ -96,7 +98,8 @@ impl Producer {
                     .hint("choose a lower `--load-percent` or `--rate`"));
             }
         }
-        Ok(Paced { events: total, late_p99_ms: late.percentile_ms(99, total as u64) })
+        let took = begun.elapsed();
+        Ok(Paced { events: total, took, late_p99_ms: late.percentile_ms(99, total as u64) })
     }
 
     async fn publish(&self, made: Made) -> lapin::Result<()> {

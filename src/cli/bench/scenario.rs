@@ -102,29 +102,17 @@ pub(super) struct Pace {
 #[derive(Clone, Copy)]
 pub(super) enum Rate {
     Fixed(u32),
-    /// So many percent of what another play of the round reached with a full queue.
-    PercentOf(u32, &'static str),
-    /// What another open loop of the round offered, if it came in time: else a part of what came.
-    CarriedBy(&'static str),
+    /// So many percent of what another play of the round came to in this figure.
+    PercentOf(u32, &'static str, Figure),
 }
-
-/// What has to come in time of a load that is carried, and the part of what came that another is carried surely with.
-const CARRIED_PERCENT: f64 = 99.0;
-const SPARE: f64 = 0.8;
 
 impl Rate {
     /// Events a second; none where the round has nothing to tell it from.
     pub(super) fn per_second(self, round: &Round) -> Option<f64> {
         match self {
             Rate::Fixed(rate) => Some(f64::from(rate)),
-            Rate::PercentOf(percent, play) => round
-                .get(play, Figure::DeliveriesPerS)
-                .map(|rate| (rate * f64::from(percent) / 100.0).max(1.0)),
-            Rate::CarriedBy(play) => {
-                let offered = round.get(play, Figure::OfferedPerS)?;
-                let arrived = round.get(play, Figure::ArrivedPercent)?;
-                let is_carried = arrived >= CARRIED_PERCENT;
-                Some(if is_carried { offered } else { (offered * arrived / 100.0 * SPARE).max(1.0) })
+            Rate::PercentOf(percent, play, figure) => {
+                Some((round.get(play, figure)? * f64::from(percent) / 100.0).max(1.0))
             }
         }
     }
@@ -185,26 +173,5 @@ impl Word {
             Word::Replay => replay::scenario(sizes),
             Word::All => return None,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::bench::figures::Figures;
-
-    #[test]
-    fn what_was_not_carried_is_less_next_time() {
-        let per_second = |arrived: f64| {
-            let (mut figures, mut round) = (Figures::default(), Round::default());
-            figures.set(Figure::OfferedPerS, 1_000.0);
-            figures.set(Figure::ArrivedPercent, arrived);
-            round.add("probe", figures);
-            Rate::CarriedBy("probe").per_second(&round)
-        };
-        assert_eq!(per_second(99.0), Some(1_000.0));
-        assert_eq!(per_second(90.0), Some(720.0));
-        assert_eq!(per_second(0.0), Some(1.0));
-        assert_eq!(Rate::CarriedBy("probe").per_second(&Round::default()), None);
     }
 }
