@@ -21,6 +21,7 @@ use crate::broker::{Outgoing, Target, Unconfirmed};
 const WINDOW: usize = 2048;
 /// The topology is put right at most this often.
 const MEND_PAUSE: Duration = Duration::from_secs(1);
+
 /// Handle to the publishing task.
 pub(super) struct Publisher {
     requests: mpsc::Sender<Request>,
