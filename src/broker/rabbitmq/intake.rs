@@ -383,10 +383,9 @@ impl QueueLine {
         may
     }
 
-    /// Receipts that are not used up, of this channel and of earlier ones; channels without any are forgotten.
+    /// As [`in_hand`].
     fn in_hand(&mut self) -> usize {
-        self.earlier.retain(|line| line.strong_count() > 0);
-        self.earlier.iter().map(WeakUnboundedSender::strong_count).sum()
+        in_hand(&mut self.earlier)
     }
 
     /// Passes on a delivery and what has arrived behind it; why there will be no more, if that has come.
@@ -403,7 +402,8 @@ impl QueueLine {
                     if !self.pass_on(delivery, line).await {
                         return Some(End::Stopped);
                     }
-                    if let Some(change) = self.window.see(body_bytes, std::time::Instant::now()) {
+                    let (now, earlier) = (std::time::Instant::now(), &mut self.earlier);
+                    if let Some(change) = self.window.see(body_bytes, now, || in_hand(earlier)) {
                         if change == Change::Shrunk {
                             info!(
                                 body_bytes,
@@ -466,6 +466,12 @@ impl QueueLine {
             None => false,
         })
     }
+}
+
+/// Receipts that are not used up, of this channel and of earlier ones; channels without any are forgotten.
+fn in_hand(channels: &mut Vec<WeakUnboundedSender<(u64, Settlement)>>) -> usize {
+    channels.retain(|line| line.strong_count() > 0);
+    channels.iter().map(WeakUnboundedSender::strong_count).sum()
 }
 
 /// Cancels the consumer and gives back what the client had already fetched.

@@ -2,8 +2,8 @@
 //!
 //! A prefetch counts messages, memory counts bytes. So the window is the configured share, or as many of the largest
 //! body lately seen as fit its share of the bytes, whichever is less. It begins small, since the first messages may
-//! be of any size, and grows fourfold whenever a window full of messages has shown that more would fit; it shrinks
-//! at once, and then grows again only after a minute without such a body.
+//! be of any size, and grows fourfold whenever a window full of messages has shown that more would fit beside what is
+//! in hand; it shrinks at once, and then grows again only after a minute without such a body.
 
 use std::time::{Duration, Instant};
 
@@ -53,8 +53,13 @@ impl Window {
         is_whole && channels <= LEFT_CHANNELS_MAX && in_hand < 2 * usize::from(self.places)
     }
 
-    /// Notes the size of a message that came.
-    pub(super) fn see(&mut self, body_bytes: usize, now: Instant) -> Option<Change> {
+    /// Notes the size of a message that came. `in_hand` tells how many there are, on whichever channel.
+    pub(super) fn see(
+        &mut self,
+        body_bytes: usize,
+        now: Instant,
+        in_hand: impl FnOnce() -> usize,
+    ) -> Option<Change> {
         let body_bytes = body_bytes as u64;
         self.largest = self.largest.max(body_bytes);
         self.seen = self.seen.saturating_add(1);
@@ -71,8 +76,14 @@ impl Window {
         if self.shrunk_at.is_some_and(|at| now.duration_since(at) < STEADY) {
             return None;
         }
-        self.set(fits.min(self.places.saturating_mul(GROWTH)));
-        Some(Change::Grown)
+        // A new consumer takes a whole window, and what is in hand stays so beside it.
+        let beside = (self.bytes_max / self.largest.max(1)).saturating_sub(in_hand() as u64);
+        let grown = fits.min(self.places.saturating_mul(GROWTH));
+        let grown = grown.min(u16::try_from(beside).unwrap_or(u16::MAX));
+        (grown > self.places).then(|| {
+            self.set(grown);
+            Change::Grown
+        })
     }
 
     fn set(&mut self, places: u16) {
@@ -96,7 +107,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn feed(window: &mut Window, count: usize, body_bytes: usize, now: Instant) -> Vec<Change> {
-        (0..count).filter_map(|_| window.see(body_bytes, now)).collect()
+        (0..count).filter_map(|_| window.see(body_bytes, now, || 0)).collect()
     }
 
     #[test]
@@ -132,12 +143,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_hand_counts_where_bodies_are_large() {
+        let now = Instant::now();
+        let mut window = Window::new(308, 160 * MIB, 16 * MIB);
+        feed(&mut window, 10, 1 << 20, now);
+        assert_eq!(window.places(), 40);
+        // All that was taken waits for its receiver.
+        let changes = |window: &mut Window, in_hand: usize| {
+            (0..200).filter_map(|_| window.see(1 << 20, now, || in_hand)).collect::<Vec<_>>()
+        };
+        assert_eq!(changes(&mut window, 120), []);
+        assert_eq!(changes(&mut window, 50), [Change::Grown]);
+        assert_eq!(window.places(), 110);
+        assert_eq!(changes(&mut window, 110), []);
+        assert_eq!(changes(&mut window, 0), [Change::Grown]);
+        assert_eq!(window.places(), 160);
+    }
+
+    #[test]
     fn channels_are_left_while_few_small_messages_are_in_hand() {
         let mut window = Window::new(100, 160 * MIB, MIB);
         assert!(window.may_be_doubled(1, 199) && window.may_be_doubled(4, 0));
         assert!(!window.may_be_doubled(1, 200), "three windows at the most");
         assert!(!window.may_be_doubled(5, 0));
-        window.see(16 << 20, Instant::now());
+        window.see(16 << 20, Instant::now(), || 0);
         assert!(!window.may_be_doubled(1, 1), "they are large");
     }
 
@@ -145,7 +174,7 @@ mod tests {
     fn one_message_is_always_taken() {
         assert_eq!(Window::new(1, 0, 16 * MIB).places(), 1);
         let mut window = Window::new(8, 1, 0);
-        window.see(100, Instant::now());
+        window.see(100, Instant::now(), || 0);
         assert_eq!(window.places(), 1);
     }
 
@@ -154,17 +183,18 @@ mod tests {
         fn what_it_allows_fits_as_long_as_bodies_are_as_lately(
             share in 1_u16..2_000,
             bytes_max in 1_u64..(1 << 30),
-            bodies in proptest::collection::vec((1_usize..(16 << 20), 0_u64..30), 1..300),
+            bodies in proptest::collection::vec((1_usize..(16 << 20), 0_u64..30, 0_usize..2_000), 1..300),
         ) {
             let mut window = Window::new(share, bytes_max, 16 * MIB);
             let mut now = Instant::now();
-            for (body_bytes, pause_s) in bodies {
+            for (body_bytes, pause_s, in_hand) in bodies {
                 now += Duration::from_secs(pause_s);
                 let before = window.places();
-                let change = window.see(body_bytes, now);
+                let change = window.see(body_bytes, now, || in_hand);
                 prop_assert!((1..=share).contains(&window.places()));
                 prop_assert_eq!(change.is_some(), window.places() != before);
-                let is_within = u64::from(window.places()) * body_bytes as u64 <= bytes_max;
+                let in_hand = if change == Some(Change::Grown) { in_hand as u64 } else { 0 };
+                let is_within = (u64::from(window.places()) + in_hand) * body_bytes as u64 <= bytes_max;
                 prop_assert!(is_within || window.places() == 1);
             }
         }
