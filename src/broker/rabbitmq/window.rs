@@ -19,7 +19,7 @@ pub(super) struct Window {
     share: u16,
     bytes_max: u64,
     places: u16,
-    /// The largest body since the window was set.
+    /// The largest body since the window was set, or looked at last.
     largest: u64,
     /// Messages seen since then.
     seen: u32,
@@ -70,7 +70,16 @@ impl Window {
             return Some(Change::Shrunk);
         }
         // The cheapest question first: this is asked for every message.
-        if self.places == self.share || self.seen < u32::from(self.places) || fits == self.places {
+        if self.places == self.share {
+            return None;
+        }
+        if fits == self.places {
+            // As large as the window is made for: the minute begins anew, and what came before it is forgotten.
+            self.shrunk_at = Some(now);
+            self.set(fits);
+            return None;
+        }
+        if self.seen < u32::from(self.places) {
             return None;
         }
         if self.shrunk_at.is_some_and(|at| now.duration_since(at) < STEADY) {
@@ -80,10 +89,10 @@ impl Window {
         let beside = (self.bytes_max / self.largest.max(1)).saturating_sub(in_hand() as u64);
         let grown = fits.min(self.places.saturating_mul(GROWTH));
         let grown = grown.min(u16::try_from(beside).unwrap_or(u16::MAX));
-        (grown > self.places).then(|| {
-            self.set(grown);
-            Change::Grown
-        })
+        let is_more = grown > self.places;
+        // If not, another window full of messages is looked at, which may be smaller.
+        self.set(grown.max(self.places));
+        is_more.then_some(Change::Grown)
     }
 
     fn set(&mut self, places: u16) {
@@ -132,6 +141,18 @@ mod tests {
         assert_eq!(feed(&mut window, 500, 777, now + STEADY / 2), []);
         assert_eq!(feed(&mut window, 1, 777, now + STEADY), [Change::Grown]);
         assert_eq!(window.places(), 80);
+    }
+
+    #[test]
+    fn a_body_as_large_again_begins_the_minute_anew_and_is_forgotten_after_it() {
+        let now = Instant::now();
+        let mut window = Window::new(308, 160 * MIB, 16 * MIB);
+        feed(&mut window, 500, 777, now);
+        assert_eq!(feed(&mut window, 1, 8 << 20, now), [Change::Shrunk]);
+        assert_eq!(feed(&mut window, 1, 8 << 20, now + STEADY / 2), []);
+        assert_eq!(feed(&mut window, 500, 777, now + STEADY), []);
+        assert_eq!(feed(&mut window, 500, 777, now + STEADY * 3 / 2), [Change::Grown; 2]);
+        assert_eq!(window.places(), 308);
     }
 
     #[test]
