@@ -2,10 +2,11 @@
 //!
 //! One connection consumes and acknowledges, another publishes, a third answers callers: a memory or disk alarm blocks a publishing
 //! connection whole, acknowledgements included (measured on 3.10.8). lapin's own recovery stays off: it
-//! leaves a consumer silent for ever after a channel error, so `intake` and `publisher` rebuild.
+//! leaves a consumer silent for ever after a channel error, so `intake`, `consumer` and `publisher` rebuild.
 
 mod acknowledger;
 mod codec;
+mod consumer;
 mod groups;
 mod health;
 pub mod inspect;
