@@ -13,7 +13,7 @@ use super::operation::{
 use super::problem::Problem;
 use super::request::{Query, read_optional};
 use crate::desk::dead::{Chosen, group_json, letter_json, number, row_json};
-use crate::desk::replays::{Asked, job_json};
+use crate::desk::replays::{Asked, CANARIES_MAX, job_json};
 use crate::desk::wanted::Wanted;
 use crate::desk::{Caller, Refused, now_ms};
 use crate::domain::fault::Fault;
@@ -137,6 +137,7 @@ async fn list(call: Call) -> Answer {
     query.end()?;
     let filter = filters::of_query(wanted.dead(&call.caller, ""))?;
     let filter = DeadFilter { limit, before_id, ..filter };
+    let _look = call.v1.look().await;
     let rows = call.v1.desk.store.dead_list(&filter).await.map_err(Refused::from)?;
     let is_full = rows.len() == filter.limit as usize;
     let next = rows.last().filter(|_| is_full).map(|row| format!("dl_{}", row.id));
@@ -152,12 +153,14 @@ async fn groups(call: Call) -> Answer {
     query.end()?;
     let filter = filters::of_query(wanted.dead(&call.caller, ""))?;
     let filter = DeadFilter { limit, ..filter };
+    let _look = call.v1.look().await;
     let groups = call.v1.desk.store.dead_groups(&filter).await.map_err(Refused::from)?;
     let data: Vec<Value> = groups.iter().map(group_json).collect();
     Ok(json_answer(StatusCode::OK, &json!({ "data": data, "next_cursor": null })))
 }
 
 async fn show(call: Call) -> Answer {
+    let _look = call.v1.look().await;
     let letter = call.v1.desk.dead_letter(&call.caller, &call.id).await?;
     Ok(json_answer(StatusCode::OK, &letter_json(&letter)))
 }
@@ -188,6 +191,11 @@ async fn replay(call: Call) -> Answer {
         let fault = Fault::new("rate", format!("must be from 0 to {RATE_MAX}; 0 is as many as go"));
         return Err(Problem::faults(vec![fault]));
     }
+    if action.canary > CANARIES_MAX {
+        let fault = Fault::new("canary", format!("must be from 0 to {CANARIES_MAX}"));
+        return Err(Problem::faults(vec![fault]));
+    }
+    let _look = v1.look().await;
     let asked = Asked {
         chosen: chosen(&caller, &action, LIMIT_MAX)?,
         subscription: action.subscription,
@@ -220,6 +228,7 @@ async fn discard(call: Call) -> Answer {
         let fault = Fault::new("limit", format!("must be from 1 to {AT_ONCE_MAX}"));
         return Err(Problem::faults(vec![fault]));
     }
+    let _look = v1.look().await;
     // One more tells whether there are more.
     let page = u32::try_from(limit).unwrap_or(u32::MAX).saturating_add(1);
     let chosen = chosen(&caller, &action, page)?;

@@ -76,6 +76,7 @@ async fn list(call: Call) -> Answer {
     let (limit, after) = (query.limit(LIMIT_MAX), query.text("cursor"));
     query.end()?;
     let filter = super::filters::of_query(wanted.deliveries(&call.caller, limit, after.as_deref()))?;
+    let _look = call.v1.look().await;
     let page = call.v1.desk.store.deliveries(&filter).await.map_err(Refused::from)?;
     let mut data: Vec<Value> = page.rows.iter().map(row_json).collect();
     if call.caller.tenant.is_some() {
@@ -88,6 +89,7 @@ async fn list(call: Call) -> Answer {
 
 async fn show(call: Call) -> Answer {
     let of = Of { event: Some(call.id.clone()), ..Of::default() };
+    let _look = call.v1.look().await;
     let lives = call.v1.desk.lives(&call.caller, &of).await?;
     if lives.is_empty() {
         return Err(Problem::missing("nothing is known of an event of this id")

@@ -7,6 +7,7 @@ use axum::extract::{RawPathParams, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{RequestExt as _, http};
+use tokio::time::timeout;
 
 use super::V1;
 use super::operation::{Answer, Call, Operation};
@@ -31,7 +32,10 @@ pub(super) async fn enter(v1: Arc<V1>, operation: Arc<Operation>, request: Reque
 }
 
 async fn done(v1: Arc<V1>, operation: Arc<Operation>, mut request: Request) -> Answer {
-    let caller = caller(&v1, request.headers()).await?;
+    // A change waits for every process to use it, if it is asked to.
+    let limit = v1.limits.timeout + v1.desk.rules.refresh;
+    let too_long = || Problem::unavailable("this took too long");
+    let caller = timeout(limit, caller(&v1, request.headers())).await.map_err(|_| too_long())??;
     v1.buckets.take(&caller.actor, Instant::now()).map_err(|wait| {
         let title = "too many requests";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate", title, "this key asks more often than it may")
@@ -56,17 +60,15 @@ async fn done(v1: Arc<V1>, operation: Arc<Operation>, mut request: Request) -> A
         true => path_id(&mut request).await?,
         false => String::new(),
     };
-    // A change waits for every process to use it, if it is asked to.
-    let limit = v1.limits.timeout + v1.desk.rules.refresh;
     let call = Call { v1: Arc::clone(&v1), caller, id, request };
     let doing = (operation.handler)(call);
     let answer = if operation.is_change {
         let task = v1.changes.spawn(doing);
-        tokio::time::timeout(limit, task).await.map(|task| task.unwrap_or_else(|_| Err(broken())))
+        timeout(limit, task).await.map(|task| task.unwrap_or_else(|_| Err(broken())))
     } else {
-        tokio::time::timeout(limit, doing).await
+        timeout(limit, doing).await
     };
-    answer.unwrap_or_else(|_| Err(Problem::unavailable("this took too long")))
+    answer.unwrap_or_else(|_| Err(too_long()))
 }
 
 fn broken() -> Problem {

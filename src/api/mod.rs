@@ -33,7 +33,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, get, on};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -70,6 +70,8 @@ pub struct V1 {
     room: Arc<Semaphore>,
     /// Publishes under way at once.
     publishes: Semaphore,
+    /// Looks through the delivery log and the dead letters, of all requests.
+    looks: Semaphore,
     /// Calls that wait for answers.
     waiting: Waiting,
     notes: Notes,
@@ -96,6 +98,8 @@ pub struct Limits {
 
 /// Publishes under way at once, of all requests.
 const PUBLISHES_MAX: usize = 1024;
+/// Looks through many rows at once, of all requests: half of the store's connections, since deliveries need some too.
+const LOOKS_MAX: usize = 2;
 
 impl V1 {
     /// Puts it together for the address it is served at.
@@ -118,10 +122,17 @@ impl V1 {
             is_loopback: address.ip().to_canonical().is_loopback(),
             room: Arc::new(Semaphore::new(limits.bodies_bytes_max.div_ceil(request::ROOM_BYTES))),
             publishes: Semaphore::new(PUBLISHES_MAX),
+            looks: Semaphore::new(LOOKS_MAX),
             waiting: Waiting::default(),
             notes,
             changes: TaskTracker::new(),
         }
+    }
+
+    /// Waits until one may look through many rows; for as long as this is held.
+    async fn look(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.looks.acquire().await.ok()
     }
 
     /// Waits for the changes that are under way.

@@ -64,8 +64,10 @@ async fn collect(room: Arc<Semaphore>, body: Body, bytes_max: usize) -> Result<H
                 "send less at once; `limits.body_bytes_max` and `limits.event_bytes_max` say how much",
             ));
         }
-        let pieces = u32::try_from(chunk.len().div_ceil(ROOM_BYTES)).unwrap_or(u32::MAX);
-        let more = Arc::clone(&room).try_acquire_many_owned(pieces);
+        // For all of it, not for each chunk: chunks of one byte would take a thousand times their bytes.
+        let had = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let pieces = length.div_ceil(ROOM_BYTES).saturating_sub(had);
+        let more = Arc::clone(&room).try_acquire_many_owned(u32::try_from(pieces).unwrap_or(u32::MAX));
         let Ok(more) = more else {
             drop((held, all, first));
             pass_over(stream).await;

@@ -44,6 +44,13 @@ impl Receipt {
         self.line.as_ref().is_some_and(|line| !line.is_closed())
     }
 
+    /// Waits until the channel is gone.
+    pub async fn gone(&self) {
+        if let Some(line) = &self.line {
+            line.closed().await;
+        }
+    }
+
     fn settle(&mut self, settlement: Settlement) {
         if let Some(line) = self.line.take() {
             // A closed line means a dead channel: the broker hands the message out again.
@@ -86,5 +93,15 @@ mod tests {
         assert!(receipt.is_live());
         drop(settled);
         assert!(!receipt.is_live());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_channel_wakes_who_waits_for_it() {
+        let (line, settled) = unbounded_channel();
+        let receipt = Receipt::new(7, line);
+        let wait = std::time::Duration::from_secs(1);
+        assert!(tokio::time::timeout(wait, receipt.gone()).await.is_err());
+        drop(settled);
+        receipt.gone().await;
     }
 }

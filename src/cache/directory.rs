@@ -120,7 +120,7 @@ impl CachedDirectory {
         match timeout(LOOKUP_TIMEOUT, loaded).await {
             Ok(Lookup::Unknown(unknown)) => self.unknown(unknown),
             Ok(known) => known,
-            Err(_) => self.unknown(Unknown::Away("no answer within 5 s".into())),
+            Err(_) => self.unknown(self.cannot_say(tenant, false, "no answer within 5 s".into())),
         }
     }
 
@@ -164,7 +164,17 @@ impl CachedDirectory {
             Ok(Err(error)) => format!("{problem}store: {error}"),
             Err(_) => format!("{problem}store: no answer within {} s", STORE_TIMEOUT.as_secs()),
         };
-        nobody_can_say(redis_answered, problem)
+        Lookup::Unknown(self.cannot_say(tenant, redis_answered, problem))
+    }
+
+    /// Where Redis, or whoever was asked what changed, has just answered, the others may be served: only this tenant
+    /// waits. With both gone everybody does.
+    fn cannot_say(&self, tenant: &Tenant, redis_answered: bool, problem: String) -> Unknown {
+        if redis_answered || self.contact.age() < self.freshness.refresh {
+            warn!(tenant = %tenant, "nobody says who wants the events of tenant `{tenant}`; they wait: {problem}");
+            return Unknown::Tenant(problem);
+        }
+        Unknown::Away(problem)
     }
 
     /// What the store says becomes what Redis says, then what memory says.
@@ -210,11 +220,6 @@ fn unreadable(tenant: &Tenant, reason: &str) -> Lookup {
     Lookup::Unknown(Unknown::Tenant(reason.to_owned()))
 }
 
-/// Redis alone may serve the others: only this tenant waits. With both gone everybody does.
-fn nobody_can_say(redis_answered: bool, problem: String) -> Lookup {
-    Lookup::Unknown(if redis_answered { Unknown::Tenant(problem) } else { Unknown::Away(problem) })
-}
-
 impl Directory for CachedDirectory {
     fn known(&self, tenant: &str) -> Option<Lookup> {
         if self.contact.age() > self.freshness.max_stale {
@@ -238,14 +243,13 @@ impl Directory for CachedDirectory {
             Ok(Err(error)) => format!("store: {error}"),
             Err(_) => format!("store: no answer within {} s", STORE_TIMEOUT.as_secs()),
         };
-        let Some(redis) = &self.redis else { return self.unknown(Unknown::Away(problem)) };
+        let Some(redis) = &self.redis else {
+            return self.unknown(self.cannot_say(tenant, false, problem));
+        };
         match redis.version(tenant).await {
             Ok(Some(version)) => self.lookup_at_least(tenant, known, version).await,
-            Ok(None) => match nobody_can_say(true, problem) {
-                Lookup::Unknown(unknown) => self.unknown(unknown),
-                known => known,
-            },
-            Err(error) => self.unknown(Unknown::Away(format!("{problem}; Redis: {error}"))),
+            Ok(None) => self.unknown(self.cannot_say(tenant, true, problem)),
+            Err(error) => self.unknown(self.cannot_say(tenant, false, format!("{problem}; Redis: {error}"))),
         }
     }
 }
@@ -260,8 +264,10 @@ mod tests {
     use crate::store::StoreUrl;
     use crate::store::tests::Folder;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     /// A directory over a store with one subscription of `acme`; nobody follows the changes.
-    async fn directory(folder: &Folder, max_stale: Duration) -> CachedDirectory {
+    async fn directory(folder: &Folder, refresh: Duration, max_stale: Duration) -> CachedDirectory {
         let url = format!("sqlite://{}", folder.path().join("paperboy.db").display());
         let url = StoreUrl::parse(&url).unwrap();
         let store = Store::migrate(&url, &SealKey::from_bytes([1; 32])).await.unwrap();
@@ -272,13 +278,13 @@ mod tests {
         });
         let spec = serde_json::from_value(document).unwrap();
         store.add_subscriptions(vec![spec]).await.unwrap();
-        CachedDirectory::new(store, None, Freshness { refresh: Duration::from_secs(1), max_stale })
+        CachedDirectory::new(store, None, Freshness { refresh, max_stale })
     }
 
     #[tokio::test]
     async fn a_lookup_in_memory_allocates_nothing_and_waits_for_nothing() {
         let folder = Folder::new();
-        let directory = directory(&folder, Duration::from_secs(60)).await;
+        let directory = directory(&folder, SECOND, Duration::from_secs(60)).await;
         let tenant = Tenant::parse("acme").unwrap();
         assert!(directory.known("acme").is_none());
         assert!(matches!(directory.lookup(&tenant).await, Lookup::Found(_)));
@@ -301,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn memory_is_not_used_once_nobody_was_heard_for_too_long() {
         let folder = Folder::new();
-        let directory = directory(&folder, Duration::ZERO).await;
+        let directory = directory(&folder, SECOND, Duration::ZERO).await;
         let tenant = Tenant::parse("acme").unwrap();
         assert!(matches!(directory.lookup(&tenant).await, Lookup::Found(_)));
         while directory.contact.age().is_zero() {
@@ -315,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn a_change_that_was_heard_of_is_read_at_the_next_lookup() {
         let folder = Folder::new();
-        let directory = directory(&folder, Duration::from_secs(60)).await;
+        let directory = directory(&folder, SECOND, Duration::from_secs(60)).await;
         let tenant = Tenant::parse("acme").unwrap();
         let first = directory.lookup(&tenant).await.version();
         let id = crate::domain::name::SubscriptionId::parse("sub_1").unwrap();
@@ -323,5 +329,18 @@ mod tests {
         assert_eq!(directory.lookup(&tenant).await.version(), first, "not heard of yet");
         assert!(matches!(directory.confirm(&tenant, first.unwrap()).await, Lookup::KnownEmpty(_)));
         assert!(matches!(directory.known("acme"), Some(Lookup::KnownEmpty(_))));
+    }
+
+    #[tokio::test]
+    async fn only_the_tenant_waits_while_somebody_answers() {
+        for (refresh, all_wait) in [(Duration::from_secs(3600), false), (Duration::ZERO, true)] {
+            let folder = Folder::new();
+            let directory = directory(&folder, refresh, Duration::from_secs(3600)).await;
+            directory.store.close().await;
+            let looked = directory.lookup(&Tenant::parse("acme").unwrap()).await;
+            let is_away = matches!(looked, Lookup::Unknown(Unknown::Away(_)));
+            assert_eq!((is_away, directory.fault().borrow().is_some()), (all_wait, all_wait));
+            assert!(matches!(looked, Lookup::Unknown(_)));
+        }
     }
 }

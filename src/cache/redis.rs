@@ -151,8 +151,11 @@ impl Redis {
         let script = Script::new(RISE_ONLY);
         // Lua unpacks a limited number of arguments; a thousand tenants at a time is far below it.
         let mut chunks = tenants.chunks(1000);
-        let first = chunks.next().unwrap_or_default();
-        for chunk in std::iter::once(first).chain(chunks) {
+        let mut next = Some(chunks.next().unwrap_or_default());
+        while let Some(chunk) = next {
+            next = chunks.next();
+            // The counter rises with the last: whoever has seen it asks for nothing that changed before.
+            let counter = if next.is_none() { counter } else { 0 };
             let mut call = script.key(self.key("changes"));
             call.key(self.key("versions")).key(self.key("notices")).arg(counter);
             for (tenant, version) in chunk {

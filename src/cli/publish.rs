@@ -17,7 +17,7 @@ use super::{Common, Failure, output, services};
 use crate::broker::{Broker as _, Outgoing, Target};
 use crate::desk::events::{self, Ready, confirmed};
 
-/// Publishes under way at once.
+/// Publishes under way at once; when so many in a row were not confirmed, the rest is given up.
 const CONCURRENCY: usize = 256;
 /// Faulty events told one by one; the rest is counted.
 const PROBLEMS_MAX: usize = 20;
@@ -67,9 +67,10 @@ impl Publish {
         let broker = services::broker(&config).await?;
         let total = events.len();
         let bar = output::progress(total);
-        let mut failed = 0;
+        let (mut failed, mut in_a_row) = (0, 0);
         {
             let broker = &broker;
+            let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
             let publishes = (1..).zip(events).map(|(place, Ready { id, body, tags })| async move {
                 let message = Outgoing::new(body, tags);
                 (place, id, confirmed(broker.publish(Target::Events, message)).await)
@@ -78,8 +79,15 @@ impl Publish {
             while let Some((place, id, result)) = results.next().await {
                 bar.inc(1);
                 let error = result.err().map(|error| error.to_string());
+                in_a_row = if error.is_some() { in_a_row + 1 } else { 0 };
                 failed += usize::from(error.is_some());
                 self.tell(common, place, &id, error);
+                // Each of the rest would wait as long as these did, for hours in all.
+                if in_a_row == CONCURRENCY {
+                    failed += ids.len() - place;
+                    self.give_up(common, place, &ids[place..]);
+                    break;
+                }
             }
         }
         bar.finish_and_clear();
@@ -134,6 +142,18 @@ impl Publish {
             eprintln!("event {place} `{id}`: {error}");
         } else if self.file.is_none() {
             println!("{id}");
+        }
+    }
+
+    /// Tells of the events after the first so many, which are no longer waited for.
+    fn give_up(&self, common: &Common, place: usize, rest: &[String]) {
+        let why = format!("given up: none of the {CONCURRENCY} events before was confirmed");
+        if common.json {
+            for (place, id) in (place + 1..).zip(rest) {
+                self.tell(common, place, id, Some(why.clone()));
+            }
+        } else if !rest.is_empty() {
+            eprintln!("event {} and all after it: {why}", place + 1);
         }
     }
 

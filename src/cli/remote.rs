@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::failure::Problem;
 use super::{Common, Failure};
@@ -33,7 +34,7 @@ pub(super) struct SetUp {
     pub(super) answer: Value,
 }
 
-/// An answer that is no problem.
+/// An answer, read to its end.
 struct Answered {
     status: StatusCode,
     location: String,
@@ -76,6 +77,16 @@ impl Remote {
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.json(self.request(Method::GET, path)).await
+    }
+
+    /// As [`Remote::get`]; none where nothing is there.
+    pub(super) async fn find(&self, path: &str) -> Result<Option<Value>, Failure> {
+        let response = self.ask(self.request(Method::GET, path)).await?;
+        if response.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let text = self.judged(response)?.text;
+        serde_json::from_str(&text).map(Some).map_err(|_| self.strange())
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value, wait: bool) -> Result<Value, Failure> {
@@ -136,26 +147,45 @@ impl Remote {
         let mut entries: Vec<Value> = Vec::new();
         let mut cursor = None;
         while entries.len() < limit as usize {
-            let mut url = self.address(path);
-            for (name, value) in query {
-                let value =
-                    if *name == "cursor" { cursor.as_ref().or(value.as_ref()) } else { value.as_ref() };
-                if let Some(value) = value {
-                    url.query_pairs_mut().append_pair(name, value);
-                }
-            }
             let left = limit - u32::try_from(entries.len()).unwrap_or(limit);
-            url.query_pairs_mut().append_pair("limit", &left.min(PAGE).to_string());
-            let mut page = self.json(self.keyed(self.client.get(url))).await?;
-            if let Value::Array(data) = page["data"].take() {
-                entries.extend(data);
+            let (page, next) = self.page(path, query, cursor, left).await?;
+            entries.extend(page);
+            if next.is_none() {
+                break;
             }
-            match page["next_cursor"].take() {
-                Value::String(next) => cursor = Some(next),
-                _ => break,
-            }
+            cursor = next;
         }
         Ok(entries)
+    }
+
+    /// One page of a list, of at most `limit` entries, and the cursor of the next if there is one. Without a cursor
+    /// it is the page of the query's own, else the first.
+    pub(super) async fn page(
+        &self,
+        path: &str,
+        query: &[(&str, Option<String>)],
+        cursor: Option<String>,
+        limit: u32,
+    ) -> Result<(Vec<Value>, Option<String>), Failure> {
+        let mut url = self.address(path);
+        {
+            let mut pairs = url.query_pairs_mut();
+            for (name, value) in query.iter().filter(|(name, _)| *name != "cursor" || cursor.is_none()) {
+                pairs.extend_pairs(value.as_ref().map(|value| (name, value)));
+            }
+            pairs.extend_pairs(cursor.as_ref().map(|cursor| ("cursor", cursor)));
+            pairs.append_pair("limit", &limit.min(PAGE).to_string());
+        }
+        let mut page = self.json(self.keyed(self.client.get(url))).await?;
+        let next = page["next_cursor"].as_str().map(str::to_owned);
+        if next.is_some() && next == cursor {
+            // Whoever answers so would answer so for ever.
+            return Err(self.strange());
+        }
+        match page["data"].take() {
+            Value::Array(data) => Ok((data, next)),
+            _ => Err(self.strange()),
+        }
     }
 
     /// Discards dead letters, request by request until none are left; how many.
@@ -218,31 +248,55 @@ impl Remote {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answered, Failure> {
-        let away = |error: reqwest::Error| {
-            // Its own words would repeat the address, with whatever stands in it.
-            let why = if error.is_timeout() { "no answer in time" } else { "no connection" };
-            Failure::world(format!("the API at `{}` cannot be asked: {why}", self.shown()))
-                .hint("is `paperboy serve` running there? `--api` and PAPERBOY_API name it")
-        };
-        let mut response = request.send().await.map_err(away)?;
+        self.judged(self.ask(request).await?)
+    }
+
+    /// Asks, and asks again where it was too often (RFC 6585 §4), as long as a request may take.
+    async fn ask(&self, mut request: RequestBuilder) -> Result<Answered, Failure> {
+        let until = Instant::now() + TIMEOUT;
+        loop {
+            let next = request.try_clone();
+            let response = request.send().await.map_err(|error| self.away(&error))?;
+            match (pause(&response), next) {
+                (Some(pause), Some(next)) if Instant::now() + pause < until => {
+                    sleep(pause).await;
+                    request = next;
+                }
+                _ => return self.read(response).await,
+            }
+        }
+    }
+
+    async fn read(&self, mut response: Response) -> Result<Answered, Failure> {
         let status = response.status();
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let location = location.unwrap_or_default().to_owned();
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(away)? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.away(&error))? {
             if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
                 return Err(self.strange());
             }
             bytes.extend_from_slice(&chunk);
         }
         let text = String::from_utf8(bytes).map_err(|_| self.strange())?;
-        if status.is_success() {
-            return Ok(Answered { status, location, text });
+        Ok(Answered { status, location, text })
+    }
+
+    fn judged(&self, answered: Answered) -> Result<Answered, Failure> {
+        if answered.status.is_success() {
+            return Ok(answered);
         }
-        match serde_json::from_str::<Value>(&text) {
-            Ok(problem) if problem["title"].is_string() => Err(refused(status, &problem)),
+        match serde_json::from_str::<Value>(&answered.text) {
+            Ok(problem) if problem["title"].is_string() => Err(refused(answered.status, &problem)),
             _ => Err(self.strange()),
         }
+    }
+
+    fn away(&self, error: &reqwest::Error) -> Failure {
+        // Its own words would repeat the address, with whatever stands in it.
+        let why = if error.is_timeout() { "no answer in time" } else { "no connection" };
+        Failure::world(format!("the API at `{}` cannot be asked: {why}", self.shown()))
+            .hint("is `paperboy serve` running there? `--api` and PAPERBOY_API name it")
     }
 
     fn shown(&self) -> String {
@@ -257,6 +311,15 @@ impl Remote {
 }
 
 const JSON: &str = "application/json";
+
+/// How long to wait before the same is asked again, where it was asked too often.
+fn pause(response: &Response) -> Option<Duration> {
+    if response.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
 
 fn waiting(request: RequestBuilder, wait: bool) -> RequestBuilder {
     if wait { request.header("prefer", "wait") } else { request }

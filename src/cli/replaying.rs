@@ -150,8 +150,10 @@ impl<B: Broker> Replaying<'_, B> {
                 if let Some(finish) = self.watch(job, &items).await? {
                     return Ok(finish);
                 }
-                self.store.replay_canaries_well(job.id).await?;
-                canaries = 0;
+                canaries = canaries.saturating_sub(count);
+                if canaries == 0 {
+                    self.store.replay_canaries_well(job.id).await?;
+                }
             }
             match self.keep_lease(job.id).await? {
                 Some(JobState::Running) => {}

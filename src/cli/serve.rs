@@ -1,6 +1,7 @@
 //! `paperboy serve`: the one place where the real services are chosen and wired.
 
 pub(in crate::cli) mod batches;
+mod counters;
 mod sources;
 mod vigil;
 
@@ -181,6 +182,7 @@ impl Process {
     }
 
     async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
+        counters::begin();
         let delivers = self.role != Role::Api;
         let drains = self.role != Role::Worker && self.config.dead.drain;
         let mut probes = vec![

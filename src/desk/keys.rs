@@ -2,7 +2,8 @@
 //!
 //! Every process keeps all keys in memory. Once a second at most, and only if somebody asks, it reads one counter
 //! from the store, and the keys again if that rose. So no flood of wrong keys reaches the store, and a key that is
-//! revoked ends everywhere within a second while the store answers.
+//! revoked ends everywhere within a second while the store answers. A store that does not answer is asked once a second
+//! too, by one of those who wait; the others go by what is known.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -20,6 +21,8 @@ use crate::store::{KeyRow, Store};
 
 /// How old the knowledge of keys may be while the store answers.
 const FRESH: Duration = Duration::from_secs(1);
+/// How long is waited for somebody else who asks the store, before going by what is known.
+const READING_WAIT: Duration = Duration::from_millis(250);
 /// How coarse the time of the last use is, in milliseconds.
 const USE_STEP_MS: i64 = 60_000;
 const NAME_CHARS_MAX: usize = 200;
@@ -93,8 +96,8 @@ pub struct KeyRing {
     configured: Vec<[u8; 32]>,
     max_stale: Duration,
     known: RwLock<Known>,
-    /// Held by whoever asks the store.
-    reading: tokio::sync::Mutex<()>,
+    /// Held by whoever asks the store: when that failed last.
+    reading: tokio::sync::Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -125,7 +128,7 @@ impl KeyRing {
             configured: configured.iter().map(|key| key::hash(key.expose())).collect(),
             max_stale,
             known: RwLock::default(),
-            reading: tokio::sync::Mutex::new(()),
+            reading: tokio::sync::Mutex::default(),
         }
     }
 
@@ -188,24 +191,30 @@ impl KeyRing {
 
     /// Knows the keys as of a second ago, or as long ago as is allowed while the store is away.
     async fn refresh(&self) -> Result<(), Denied> {
-        if self.age().is_some_and(|age| age < FRESH) {
+        let is_younger = |limit| self.age().is_some_and(|age| age < limit);
+        if is_younger(FRESH) {
             return Ok(());
         }
-        let _reading = self.reading.lock().await;
-        // Somebody else has read them meanwhile.
-        if self.age().is_some_and(|age| age < FRESH) {
+        let mut failed_at = match tokio::time::timeout(READING_WAIT, self.reading.lock()).await {
+            Ok(failed_at) => failed_at,
+            Err(_) if is_younger(self.max_stale) => return Ok(()),
+            Err(_) => self.reading.lock().await,
+        };
+        // Somebody else has read them meanwhile, or has failed to.
+        if is_younger(FRESH) {
             return Ok(());
         }
-        match self.read().await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                warn!("the keys of the API cannot be read: {error:#}");
-                match self.age() {
-                    Some(age) if age < self.max_stale => Ok(()),
-                    _ => Err(Denied::Unknown),
+        if failed_at.is_none_or(|at| at.elapsed() >= FRESH) {
+            match self.read().await {
+                Ok(()) => {
+                    *failed_at = None;
+                    return Ok(());
                 }
+                Err(error) => warn!("the keys of the API cannot be read: {error:#}"),
             }
+            *failed_at = Some(Instant::now());
         }
+        if is_younger(self.max_stale) { Ok(()) } else { Err(Denied::Unknown) }
     }
 
     fn age(&self) -> Option<Duration> {
@@ -325,5 +334,35 @@ mod tests {
         }
         buckets.take("one more", start + Duration::from_secs(2)).unwrap();
         assert_eq!(buckets.buckets.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_holds_nobody_up() {
+        let folder = crate::store::tests::Folder::new();
+        let url = format!("sqlite://{}", folder.path().join("paperboy.db").display());
+        let url = crate::store::StoreUrl::parse(&url).unwrap();
+        let key = crate::domain::seal::SealKey::from_bytes([1; 32]);
+        let store = Store::migrate(&url, &key).await.unwrap();
+        let order = Order { tenant: None, scopes: Scopes::all(), name: None, expires_at_ms: None };
+        let (_, text) = create(&store, &Caller::operator("test"), order).await.unwrap();
+        let ring = KeyRing::new(store.clone(), &[], Duration::from_secs(60));
+        let text = Some(text.expose());
+        ring.caller(text).await.unwrap();
+        let long_ago = Instant::now().checked_sub(FRESH * 2);
+        ring.known.write().unwrap().read_at = long_ago;
+
+        // Somebody waits for the store for as long as it takes: whoever has a known key does not.
+        let slow = ring.reading.lock().await;
+        ring.caller(text).await.unwrap();
+        drop(slow);
+        store.close().await;
+        ring.caller(text).await.unwrap();
+        let failed_at = *ring.reading.lock().await;
+        assert!(failed_at.is_some());
+        ring.caller(text).await.unwrap();
+        assert_eq!(*ring.reading.lock().await, failed_at, "asked once a second, not for each request");
+
+        let empty = KeyRing::new(store, &[], Duration::from_secs(60));
+        assert_eq!(empty.caller(text).await.unwrap_err(), Denied::Unknown);
     }
 }

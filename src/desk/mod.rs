@@ -148,6 +148,10 @@ impl From<SaveError> for Refused {
             SaveError::TooMany { .. } => {
                 Refused::Conflict { message, hint: "remove some first, or raise `limits.subscriptions_max`" }
             }
+            SaveError::TooLarge { .. } => Refused::Conflict {
+                message,
+                hint: "remove some first, or shorten their `scope` and templates",
+            },
             SaveError::Second { preset, id } => Refused::Second { preset, id },
             SaveError::Repeated => Refused::Conflict { message, hint: "look at what is there" },
             SaveError::Changed { id } => Refused::Stale { what: "subscription", id },

@@ -7,6 +7,9 @@ use super::moment::plain;
 use super::{Caller, Desk, Refused, now_ms};
 use crate::store::replays::{Choice, JobState, NewReplay, ReplayJob};
 
+/// The most canaries of a replay: the delivery log is asked for each of them while they are watched.
+pub const CANARIES_MAX: u32 = 100;
+
 /// A replay that is asked for.
 #[derive(Clone, Debug)]
 pub struct Asked {

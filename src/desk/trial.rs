@@ -1,5 +1,7 @@
 //! Trying a subscription out: one marked event, sent once, past every queue.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -72,7 +74,8 @@ impl ShownAnswer {
 }
 
 impl Desk {
-    /// Sends one event, also to a disabled subscription, without retry.
+    /// Sends one event, also to a disabled subscription, without retry. The receiver has as long as the subscription
+    /// gives it, but no longer than `longest`.
     ///
     /// # Errors
     /// The subscription is not there or not the caller's, the event has faults or is another tenant's, or the
@@ -83,6 +86,7 @@ impl Desk {
         courier: &dyn Courier,
         id: &str,
         load: &Load,
+        longest: Duration,
     ) -> Result<Trial, Refused> {
         let spec = self.subscription(caller, id).await?.spec;
         let subscription = spec.check()?;
@@ -102,10 +106,11 @@ impl Desk {
             replay: 0,
             is_test: true,
         };
-        let request = request::build(&subscription, &event, &body, &context).map_err(|error| {
+        let mut request = request::build(&subscription, &event, &body, &context).map_err(|error| {
             let message = format!("the request cannot be built: {error}");
             Refused::fault("", message, "give `data` or `event` what the URL takes from an event")
         })?;
+        request.timeout = request.timeout.min(longest);
         let answer = courier.send(request.clone()).await;
         Ok(Trial {
             id: id.to_owned(),
@@ -172,7 +177,8 @@ fn test_id() -> String {
 
 /// A type that the first pattern covers.
 fn wanted_type(subscription: &Subscription) -> String {
-    let pattern = subscription.events.first().map_or("#", |pattern| pattern.as_str());
+    let pattern = subscription.events.iter().chain(&subscription.interactive).next();
+    let pattern = pattern.map_or("#", |pattern| pattern.as_str());
     let word = |word| if matches!(word, "*" | "#") { "test" } else { word };
     pattern.split('.').map(word).collect::<Vec<_>>().join(".")
 }

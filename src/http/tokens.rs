@@ -69,6 +69,8 @@ struct Slot {
 
 struct Kept {
     value: Secret,
+    /// When its login began: whoever asked before could have brought no younger one.
+    since: Instant,
     until: Instant,
 }
 
@@ -101,6 +103,12 @@ impl Tokens {
         A: Future<Output = Result<LoginAnswer, Failure>>,
     {
         let limit = deadline.min(Instant::now() + LOGIN_TIMEOUT);
+        let late = || failed("the login did not answer in time");
+        if !login.may_be_kept() {
+            // Nobody else could use what it brings: none waits for another's.
+            let fetched = tokio::time::timeout_at(limit.into(), self.fetch(login, rejected, limit, call));
+            return fetched.await.unwrap_or_else(|_| Err(late())).map(|token| token.value);
+        }
         let slot = self.slot(login.key());
         let asked = Instant::now();
         let taken = tokio::time::timeout_at(limit.into(), slot.lock()).await;
@@ -113,16 +121,17 @@ impl Tokens {
             return Err(failure.clone());
         }
         if let Some(kept) = &slot.token
-            && kept.until > Instant::now()
+            && (kept.until > Instant::now() || kept.since >= asked)
             && rejected != Some(&kept.value)
         {
             return Ok(kept.value.clone());
         }
+        let since = Instant::now();
         let fetched = tokio::time::timeout_at(limit.into(), self.fetch(login, rejected, limit, call)).await;
-        let fetched = fetched.unwrap_or_else(|_| Err(failed("the login did not answer in time")));
+        let fetched = fetched.unwrap_or_else(|_| Err(late()));
         *slot = match &fetched {
             Ok(token) => Slot {
-                token: Some(Kept { value: token.value.clone(), until: Instant::now() + token.life }),
+                token: Some(Kept { value: token.value.clone(), since, until: Instant::now() + token.life }),
                 failed: None,
             },
             Err(failure) => Slot { token: None, failed: Some((Instant::now(), failure.clone())) },

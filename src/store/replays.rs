@@ -10,6 +10,9 @@ use super::pool::Session as _;
 use super::statement::Row;
 use super::{DeadFilter, DeadLetterFull, DeadState, Store, Write, count};
 
+/// Letters are read into memory until their bodies come to this.
+const BODIES_BYTES: usize = 8 << 20;
+
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobState {
@@ -241,15 +244,20 @@ impl Store {
     }
 
     /// The next letters of a job, oldest first, each with the number of its next life. Those that were decided
-    /// about otherwise meanwhile are skipped. Empty: nothing waits any more.
+    /// about otherwise meanwhile are skipped. Fewer than `limit` where their bodies are large. Empty: nothing waits any
+    /// more.
     pub async fn replay_next(&self, id: i64, limit: u32) -> anyhow::Result<Vec<ReplayItem>> {
         loop {
             let Some(numbered) = self.number_items(id, limit).await.context(FAILED)? else {
                 return Ok(Vec::new());
             };
-            let mut items = Vec::with_capacity(numbered.len());
+            let (mut items, mut bytes) = (Vec::with_capacity(numbered.len()), 0);
             for (letter, cycle) in numbered {
+                if bytes >= BODIES_BYTES {
+                    break;
+                }
                 if let Some(letter) = self.dead_show(letter).await? {
+                    bytes += letter.body.len();
                     items.push(ReplayItem { letter, cycle });
                 }
             }

@@ -18,6 +18,9 @@ use crate::domain::preset::{self, Preset};
 use crate::domain::spec::SubscriptionSpec;
 use crate::domain::subscription::DisabledBy;
 
+/// Characters of a tenant's documents together: every process that delivers for it keeps them all in memory.
+const TENANT_CHARACTERS_MAX: u64 = 16 << 20;
+
 /// Why subscriptions were not written; then none of them was.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
@@ -30,6 +33,8 @@ pub enum SaveError {
     /// Its platform lets a customer have one, and this one is there.
     #[error("{}", preset::too_many(preset, id))]
     Second { preset: &'static Preset, id: String },
+    #[error("the subscriptions of tenant `{tenant}` would have more than {} MiB together", TENANT_CHARACTERS_MAX >> 20)]
+    TooLarge { tenant: String },
     #[error("tenant `{tenant}` would have more than {max} subscriptions")]
     TooMany { tenant: String, max: u32 },
     /// The answer to this request is kept already: it was made before.
@@ -76,7 +81,8 @@ pub struct Save {
     pub notes: Vec<Note>,
     /// The answer to be given again if the request comes again.
     pub answer: Option<KeptAnswer>,
-    /// The most subscriptions a tenant may have once this is written; only tenants that get new ones are counted.
+    /// The most subscriptions a tenant may have once this is written; only tenants that get new ones are counted. With
+    /// it their size is bounded too.
     pub per_tenant_max: Option<u32>,
 }
 
@@ -93,7 +99,7 @@ pub struct Removal {
 pub struct ListFilter {
     pub tenant: Option<Tenant>,
     pub enabled: Option<bool>,
-    /// Part of the name, whatever the case of its ASCII letters.
+    /// Part of the name, whatever the case of its letters: of ASCII with SQLite, of its locale with Postgres.
     pub name: Option<String>,
     /// Only ids after this one: the last id of the page before.
     pub after: Option<SubscriptionId>,
@@ -163,6 +169,11 @@ impl Store {
             }
         }
         if let Some(max) = per_tenant_max {
+            for tenant in rows.iter().map(|(row, _)| row.tenant.as_str()).collect::<BTreeSet<_>>() {
+                if size_of(&mut write, tenant).await.context(COULD_NOT_SAVE)? > TENANT_CHARACTERS_MAX {
+                    return Err(SaveError::TooLarge { tenant: tenant.to_owned() });
+                }
+            }
             let grown: BTreeSet<&str> = added.iter().filter_map(|spec| spec.tenant.as_deref()).collect();
             for tenant in grown {
                 if count_of(&mut write, tenant).await.context(COULD_NOT_SAVE)? > u64::from(max) {
@@ -285,8 +296,8 @@ impl Store {
         }
         if let Some(name) = &filter.name {
             // Both engines: the pattern's own characters are escaped, and the escape is said.
-            query.push_bind(" AND lower(name) LIKE ", like(name));
-            query.push(" ESCAPE '!'");
+            query.push_bind(" AND lower(name) LIKE lower(", like(name));
+            query.push(") ESCAPE '!'");
         }
         if let Some(after) = &filter.after {
             query.push_bind(" AND id > ", after.as_str());
@@ -367,14 +378,14 @@ pub(super) fn record_name(tenant: &str, id: &str) -> Vec<u8> {
     format!("subscription\0{tenant}\0{id}").into_bytes()
 }
 
-/// A pattern of `LIKE` for texts that hold this one, in lower case.
+/// A pattern of `LIKE` for texts that hold this one.
 fn like(part: &str) -> String {
     let mut pattern = String::from("%");
     for character in part.chars() {
         if matches!(character, '%' | '_' | '!') {
             pattern.push('!');
         }
-        pattern.push(character.to_ascii_lowercase());
+        pattern.push(character);
     }
     pattern.push('%');
     pattern
@@ -403,6 +414,13 @@ async fn delete(write: &mut Write<'_>, removal: &Removal) -> Result<String, Save
 async fn count_of(on: &mut impl Session, tenant: &str) -> Result<u64, sqlx::Error> {
     let number: i64 =
         on.query("SELECT count(*) FROM subscriptions WHERE tenant = $1").bind(tenant).fetch_value().await?;
+    Ok(super::count(number))
+}
+
+/// Characters of all documents of a tenant.
+async fn size_of(on: &mut impl Session, tenant: &str) -> Result<u64, sqlx::Error> {
+    let sum = "SELECT COALESCE(SUM(LENGTH(document)), 0) FROM subscriptions WHERE tenant = $1";
+    let number: i64 = on.query(sum).bind(tenant).fetch_value().await?;
     Ok(super::count(number))
 }
 

@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::balance::Ending;
 use super::call::{self, Parted};
@@ -175,10 +174,8 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
             let why = "nobody can say now who subscribes; call again".to_owned();
             return Prepared::Tell(Failed::Unavailable, why);
         };
-        let copies = std::mem::take(&mut parted.copies).into_iter();
-        let publishes = copies.map(|(target, copy)| settle::confirmed(&self.broker, target, copy, receipt));
-        let all = timeout(self.settings.publish_patience, join_all(publishes)).await;
-        if !all.is_ok_and(|confirmed| confirmed.into_iter().all(|is_safe| is_safe)) {
+        let (copies, patience) = (std::mem::take(&mut parted.copies), self.settings.publish_patience);
+        if !settle::all_confirmed(&self.broker, copies, receipt, patience).await {
             return Prepared::HandBack;
         }
         Prepared::Ask(Box::new((event, parted, seat)))

@@ -15,6 +15,9 @@ use crate::domain::history::History;
 const FIRST_WAIT: u32 = 4;
 const DOUBLINGS_MAX: u32 = 6;
 const WAIT_MAX: u32 = FIRST_WAIT << DOUBLINGS_MAX;
+/// What was put off less often is not given up, however long ago its last attempt was: it may have waited for that time
+/// by its own schedule, or in a queue that nobody took from.
+const DEFERRALS_MIN: u32 = 3;
 /// A turn that is further away is rounded up to a power of two, which takes one hop; others take one for each digit.
 const EXACT_MAX: u32 = 64;
 
@@ -55,7 +58,7 @@ pub(super) fn copy(body: &Bytes, mut tags: Tags, cause: Cause, units: u32) -> (T
     step::waiting(units, body.clone(), tags)
 }
 
-/// How long it waits, in units of `unit`; none for what had no attempt for `wait_age_max`.
+/// How long it waits, in units of `unit`; none for what had no attempt for `wait_age_max` and was put off thrice since.
 pub(super) fn units(
     tags: &Tags,
     cause: Cause,
@@ -64,7 +67,7 @@ pub(super) fn units(
     wait_age_max: Duration,
 ) -> Option<u32> {
     let waited_ms = u128::try_from(now_ms.saturating_sub(last_attempt_ms(tags, now_ms))).unwrap_or(0);
-    if waited_ms > wait_age_max.as_millis() {
+    if waited_ms > wait_age_max.as_millis() && tags.deferrals >= DEFERRALS_MIN {
         return None;
     }
     Some(match cause {
@@ -149,16 +152,24 @@ mod tests {
 
     #[test]
     fn a_day_without_an_attempt_is_too_long() {
-        let tags = Tags { first_seen_ms: Some(0), ..Tags::default() };
-        assert_eq!(units(&tags, UNKNOWN, SECOND, 86_400_000, DAY), Some(4));
+        let tags = Tags { first_seen_ms: Some(0), deferrals: 3, ..Tags::default() };
+        assert_eq!(units(&tags, UNKNOWN, SECOND, 86_400_000, DAY), Some(32));
         assert_eq!(units(&tags, UNKNOWN, SECOND, 86_400_001, DAY), None);
+    }
+
+    #[test]
+    fn a_day_that_was_not_spent_being_put_off_is_no_reason() {
+        let tags = |deferrals| Tags { first_seen_ms: Some(0), deferrals, ..Tags::default() };
+        let after_two_days = |deferrals| units(&tags(deferrals), UNKNOWN, SECOND, 2 * 86_400_000, DAY);
+        assert_eq!([0, 2, 3].map(after_two_days), [Some(4), Some(16), None]);
     }
 
     #[test]
     fn an_attempt_starts_the_day_anew() {
         let mut history = History::default();
         history.push(crate::domain::history::Entry::new(80_000_000, "500", 12));
-        let tags = Tags { first_seen_ms: Some(0), history: history.to_string(), ..Tags::default() };
-        assert_eq!(units(&tags, UNKNOWN, SECOND, 86_400_001, DAY), Some(4));
+        let history = history.to_string();
+        let tags = Tags { first_seen_ms: Some(0), history, deferrals: 3, ..Tags::default() };
+        assert_eq!(units(&tags, UNKNOWN, SECOND, 86_400_001, DAY), Some(32));
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::clock;
+use super::{clock, report};
 use crate::broker::{Message, Queue, Receipt, Taken};
 use crate::domain::event::{Event, Hints};
 use crate::domain::retry::Reason;
@@ -72,7 +72,11 @@ pub async fn forget_old(store: impl DeadLetterStore, age: Duration, stop: Cancel
 }
 
 fn read(taken: Taken) -> (DeadLetter, Receipt) {
-    (letter(taken.queue, &taken.message, clock::now_ms()), taken.receipt)
+    let letter = letter(taken.queue, &taken.message, clock::now_ms());
+    if taken.message.tags.reason.is_none() {
+        report::poison(&letter);
+    }
+    (letter, taken.receipt)
 }
 
 /// Tries until the store takes them; what it refuses for good is kept as `undrainable`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::balance::Ending;
 use super::defer::{self, Cause};
@@ -112,8 +113,11 @@ impl<B: Broker, D: Directory, T: Transport> Worker<B, D, T> {
         now_ms: i64,
     ) -> Step {
         let wanted = u32::try_from(all.len()).unwrap_or(u32::MAX).min(COPIES_MAX);
+        let room = Arc::clone(&self.copies).acquire_many_owned(wanted);
+        // Who has room waits no longer than this for its confirms, and whoever waits for room no longer for that.
+        let Ok(room) = timeout(self.settings.publish_patience, room).await else { return Step::HandBack };
         // Never closed.
-        let room = Arc::clone(&self.copies).acquire_many_owned(wanted).await.ok();
+        let room = room.ok();
         let copies: Vec<_> = all
             .into_iter()
             .map(|(subscription, is_enabled)| {
@@ -220,7 +224,6 @@ mod tests {
     use serde_json::json;
     use tokio::sync::mpsc::{channel, unbounded_channel};
     use tokio::sync::watch;
-    use tokio::time::timeout;
 
     use super::*;
     use crate::broker::{Receipt, Taken, Unconfirmed, Windows};

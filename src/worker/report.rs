@@ -14,6 +14,7 @@ use crate::domain::event::Event;
 use crate::domain::outcome::{Answer, Outcome};
 use crate::domain::retry::{Reason, Verdict};
 use crate::domain::subscription::Subscription;
+use crate::store::dead::DeadLetter;
 
 fn id(tags: &Tags) -> &str {
     tags.message_id.as_deref().unwrap_or("?")
@@ -125,6 +126,17 @@ pub(super) fn unreadable(message: &Message, reason: &str) {
     metrics::counter!("paperboy_dead_total", "reason" => "unreadable").increment(1);
     warn!(event.id = id, body_bytes = message.body.len(), routing_key = %message.routing_key,
         "an event cannot be read and is a dead letter: {reason}");
+}
+
+/// RabbitMQ gave a message up after too many returns.
+pub(super) fn poison(letter: &DeadLetter) {
+    let id = letter.event_id.as_deref().unwrap_or("-");
+    metrics::counter!("paperboy_dead_total", "reason" => Reason::Poison.as_str()).increment(1);
+    warn!(
+        event.id = id,
+        subscription = letter.subscription.as_deref().unwrap_or("-"),
+        "event `{id}` is a dead letter: processes went down over it, or it was given back too often"
+    );
 }
 
 /// Nobody wants this event.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::future::join_all;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::balance::Ending;
@@ -39,7 +39,8 @@ pub(super) async fn carry_out(
     }
 }
 
-async fn all_confirmed(
+/// Publishes these until each is confirmed; false when nobody waits for them any more.
+pub(super) async fn all_confirmed(
     broker: &impl Broker,
     copies: Vec<(Target, Outgoing)>,
     receipt: &Receipt,
@@ -47,17 +48,19 @@ async fn all_confirmed(
 ) -> bool {
     let publishes = copies.into_iter().map(|(target, copy)| confirmed(broker, target, copy, receipt));
     // In a box: most messages publish nothing, and should not carry room for it.
-    let all = Box::pin(timeout(patience, join_all(publishes))).await;
-    all.is_ok_and(|confirmed| confirmed.into_iter().all(|safe| safe))
+    Box::pin(async move {
+        tokio::select! {
+            confirmed = join_all(publishes) => confirmed.into_iter().all(|safe| safe),
+            // What still waits to be published would make a second line of a source that others have by now.
+            () = receipt.gone() => false,
+            () = sleep(patience) => false,
+        }
+    })
+    .await
 }
 
-/// Publishes until it is confirmed; false when nobody waits for it any more.
-pub(super) async fn confirmed(
-    broker: &impl Broker,
-    target: Target,
-    copy: Outgoing,
-    receipt: &Receipt,
-) -> bool {
+/// Publishes until it is confirmed; false when the source has gone, or the publisher.
+async fn confirmed(broker: &impl Broker, target: Target, copy: Outgoing, receipt: &Receipt) -> bool {
     let mut pauses = None;
     // Once the broker hands the source out again, publishing would make a second line of it.
     while receipt.is_live() {
@@ -124,6 +127,34 @@ mod tests {
         let ending = carry_out(&broker, step, &receipt, Duration::from_secs(600)).await;
         assert_eq!(ending, None);
         assert_eq!(broker.published.lock().unwrap().len(), 6);
+    }
+
+    /// Never answers, like a connection under an alarm; tells who no longer waits.
+    struct Silent(std::sync::Arc<()>);
+
+    impl Broker for Silent {
+        async fn publish(&self, _: Target, _: Outgoing) -> Result<(), Unconfirmed> {
+            let _waiting = std::sync::Arc::clone(&self.0);
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_on_for_a_source_that_has_gone() {
+        let broker = Silent(std::sync::Arc::default());
+        let (line, settled) = unbounded_channel();
+        let receipt = Receipt::new(1, line);
+        let step = Step::Publish((0..3).map(|level| copy(Target::Delay(level))).collect(), Ending::Retried);
+        let carried = carry_out(&broker, step, &receipt, Duration::from_secs(600));
+        let lost = async {
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(std::sync::Arc::strong_count(&broker.0), 4);
+            drop(settled);
+            tokio::time::Instant::now()
+        };
+        let (ending, lost_at) = tokio::join!(carried, lost);
+        assert_eq!((ending, lost_at.elapsed()), (None, Duration::ZERO));
+        assert_eq!(std::sync::Arc::strong_count(&broker.0), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::settle::confirmed;
+use super::settle::all_confirmed;
 use super::{clock, fresh, report};
 use crate::broker::{Broker, Message, Outgoing, Tags, Taken, Target};
 use crate::domain::retry::Reason;
@@ -60,8 +60,8 @@ impl<B: Broker> Forwarder<B> {
         }
         let (fate, target, outgoing) = self.outgoing(&message);
         drop(message);
-        let publish = confirmed(&self.broker, target, outgoing, &receipt);
-        let is_safe = timeout(self.publish_patience, publish).await.unwrap_or(false);
+        let copies = vec![(target, outgoing)];
+        let is_safe = all_confirmed(&self.broker, copies, &receipt, self.publish_patience).await;
         if is_safe {
             receipt.acknowledge();
         } else {

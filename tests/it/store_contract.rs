@@ -606,7 +606,7 @@ async fn a_removal_over_another_version_removes_nothing(home: Home) {
 async fn lists_by_name_and_by_what_is_enabled(home: Home) {
     let store = home.migrate().await;
     let named = |id: &str, name: &str| SubscriptionSpec { name: Some(name.into()), ..spec("acme", id) };
-    let all = vec![named("sub_1", "100% ERP"), named("sub_2", "a_b!"), spec("acme", "sub_3")];
+    let all = vec![named("sub_1", "100% ERP"), named("sub_2", "a_b! Übersicht"), spec("acme", "sub_3")];
     store.add_subscriptions(all).await.unwrap();
     store.set_enabled(&id("sub_3"), false, DisabledBy::Person, "2026-11-23T00:00:00Z").await.unwrap();
     let ids = async |name: Option<&str>, enabled: Option<bool>| {
@@ -618,6 +618,7 @@ async fn lists_by_name_and_by_what_is_enabled(home: Home) {
     assert_eq!(ids(Some("%"), None).await, ["sub_1"]);
     assert_eq!(ids(Some("_"), None).await, ["sub_2"]);
     assert_eq!(ids(Some("B!"), None).await, ["sub_2"]);
+    assert_eq!(ids(Some("Übersicht"), None).await, ["sub_2"]);
     assert_eq!(ids(None, Some(false)).await, ["sub_3"]);
     assert_eq!(ids(Some("zzz"), None).await, [""; 0]);
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::schemas::pattern;
+use crate::desk::replays::CANARIES_MAX;
 use crate::domain::name::Tenant;
 
 pub(super) fn add(schemas: &mut Value) {
@@ -87,7 +88,7 @@ fn actions(schemas: &mut Value) {
             "subscription": { "type": "string", "description": "another one of the same tenant" },
             "rate": { "type": "integer", "minimum": 0, "maximum": 100_000, "default": 200,
                       "description": "letters a second; 0 for as many as go" },
-            "canary": { "type": "integer", "minimum": 0, "default": 0,
+            "canary": { "type": "integer", "minimum": 0, "maximum": CANARIES_MAX, "default": 0,
                         "description": "so many first, and the rest only if each of them is delivered" },
         },
     });

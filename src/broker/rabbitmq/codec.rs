@@ -111,13 +111,14 @@ pub(super) fn decode(queue: Queue, delivery: Delivery) -> Message {
             tags.kind = tags.kind.or_else(|| first_key(headers));
         }
     }
-    let mut body = delivery.data;
-    // The client doubles its buffer with each frame; what is in hand should be as large as it is.
-    if body.capacity() > body.len() + SLACK_BYTES_MAX {
-        body.shrink_to_fit();
-    }
+    // The client doubles its buffer with each frame; what is in hand should be as large as it is. A copy, since allocators
+    // shrink nothing in place that is more than half full.
+    let body = match delivery.data {
+        data if data.capacity() > data.len() + SLACK_BYTES_MAX => Bytes::copy_from_slice(&data),
+        data => Bytes::from(data),
+    };
     Message {
-        body: Bytes::from(body),
+        body,
         tags,
         routing_key: delivery.routing_key.into(),
         redelivered: delivery.redelivered,

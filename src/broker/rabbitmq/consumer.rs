@@ -18,6 +18,7 @@ use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::faults::Faults;
 use super::link::Pauses;
 use super::topology::Topology;
 use super::window::{Change, Window};
@@ -44,7 +45,7 @@ pub(super) struct QueueConsumer {
     pub(super) gate: watch::Receiver<bool>,
     pub(super) sink: mpsc::Sender<Taken>,
     pub(super) stop: CancellationToken,
-    pub(super) fault: watch::Sender<Option<String>>,
+    pub(super) faults: Arc<Faults>,
     /// Acknowledgers of this connection's channels; aborted with it, which kills their receipts.
     pub(super) settling: JoinSet<()>,
     /// Lines of paused channels: their messages are still in hand.
@@ -89,7 +90,7 @@ impl QueueConsumer {
                     metrics::counter!("paperboy_consumer_faults_total", "queue" => self.label.clone())
                         .increment(1);
                     // A queue may be missing for days: its log says so once.
-                    if self.tell(Some(reason.clone())) {
+                    if self.faults.queue(&self.label, Some(reason.clone())) {
                         warn!("the consumer of `{}` is rebuilt: {reason}", self.label);
                     }
                     pauses.wait(began.elapsed(), &self.stop).await;
@@ -111,6 +112,11 @@ impl QueueConsumer {
         if let Some(end) = self.wait_for_gate(takes_on).await {
             return end;
         }
+        if !takes_on {
+            let in_hand = self.in_hand();
+            self.window.resume(in_hand);
+            self.windows.set(self.queue, self.window.places());
+        }
         if let Some(end) = self.refuse_stream(takes_on).await {
             return end;
         }
@@ -127,7 +133,7 @@ impl QueueConsumer {
                 return End::Fault(reason.unwrap_or_else(|| error.to_string()));
             }
         };
-        self.tell(None);
+        self.faults.queue(&self.label, None);
         let places = self.window.places();
         metrics::gauge!("paperboy_window", "queue" => self.label.clone()).set(f64::from(places));
         if takes_on {
@@ -339,24 +345,6 @@ impl QueueConsumer {
                 }
             }
         }
-    }
-
-    /// Says what is wrong with this queue, or that nothing is; other queues' faults stay. True if that is news.
-    fn tell(&self, reason: Option<String>) -> bool {
-        let mine = format!("`{}`: ", self.label);
-        self.fault.send_if_modified(|known| match reason {
-            Some(reason) => {
-                let told = Some(format!("{mine}{reason}"));
-                let is_news = *known != told;
-                *known = told;
-                is_news
-            }
-            None if known.as_ref().is_some_and(|known| known.starts_with(&mine)) => {
-                *known = None;
-                true
-            }
-            None => false,
-        })
     }
 }
 

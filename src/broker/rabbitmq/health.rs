@@ -7,7 +7,7 @@ use lapin::Event;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::broker::Target;
 
@@ -22,8 +22,10 @@ pub(super) struct Health {
 struct Facts {
     down: Option<String>,
     blocked: Option<String>,
-    /// Targets whose messages came back, until one arrives there again.
+    /// Targets whose messages came back, until one arrives there again or nobody waits for those.
     unroutable: Vec<Target>,
+    /// The target of a message whose confirm is overdue.
+    unconfirmed: Option<Target>,
     unblocked_at: Option<Instant>,
 }
 
@@ -69,6 +71,20 @@ impl Health {
         }
     }
 
+    /// Nobody waits any more for what came back: the next message for this target tells whether it is well.
+    pub(super) fn given_up(&self, target: Target) {
+        self.arrived(target);
+    }
+
+    /// Where the confirm of a message is overdue, if anywhere; true if that is news.
+    pub(super) fn overdue(&self, target: Option<Target>) -> bool {
+        let is_news = self.facts().unconfirmed != target;
+        if is_news {
+            self.update(|facts| facts.unconfirmed = target);
+        }
+        is_news
+    }
+
     pub(super) fn is_blocked(&self) -> bool {
         self.facts().blocked.is_some()
     }
@@ -89,7 +105,10 @@ impl Health {
         let missing = facts.unroutable.first().map(|target| {
             format!("RabbitMQ returned a message for {target:?}: its queue is missing (`broker.declare = true` declares it)")
         });
-        set(&self.fault, held.clone().or(missing));
+        let unconfirmed = facts.unconfirmed.map(|target| {
+            format!("RabbitMQ has not confirmed a message for {target:?} for long: has its queue a majority?")
+        });
+        set(&self.fault, held.clone().or(missing).or(unconfirmed));
         set(&self.held, held);
     }
 }
@@ -103,8 +122,12 @@ fn set(watched: &watch::Sender<Option<String>>, value: Option<String>) {
 }
 
 /// Follows alarms and the end of a connection, apart from the loop that such an alarm holds up.
+///
+/// The client tells of channels that the broker closes in the same words as of lost connections. One that only
+/// looked at or declared something is nobody else's trouble.
 pub(super) async fn watch(
     mut events: impl Stream<Item = Event> + Unpin,
+    is_connected: impl Fn() -> bool,
     health: Arc<Health>,
     lost: CancellationToken,
 ) {
@@ -118,6 +141,7 @@ pub(super) async fn watch(
                 facts.blocked = None;
                 facts.unblocked_at = Some(Instant::now());
             }),
+            Event::Error(error) if is_connected() => debug!("a channel was closed: {error}"),
             Event::Error(error) => {
                 warn!("connection error: {error}");
                 break;
@@ -126,4 +150,42 @@ pub(super) async fn watch(
         }
     }
     lost.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use lapin::ErrorKind;
+
+    use super::*;
+
+    fn error() -> Event {
+        Event::Error(ErrorKind::InvalidChannel(7).into())
+    }
+
+    #[tokio::test]
+    async fn a_closed_channel_is_no_lost_connection() {
+        for (is_connected, is_blocked_afterwards) in [(true, true), (false, false)] {
+            let (health, lost) = (Arc::new(Health::new()), CancellationToken::new());
+            let events = stream::iter([error(), Event::ConnectionBlocked("memory".into())]);
+            watch(events, || is_connected, Arc::clone(&health), lost.clone()).await;
+            assert_eq!(health.is_blocked(), is_blocked_afterwards, "connected: {is_connected}");
+            assert!(lost.is_cancelled());
+        }
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_no_fault() {
+        let health = Health::new();
+        let fault = health.fault();
+        assert!(health.came_back(Target::Delay(9)));
+        assert!(!health.came_back(Target::Delay(9)));
+        assert!(health.overdue(Some(Target::Events)));
+        assert!(fault.borrow().as_ref().is_some_and(|fault| fault.contains("Delay(9)")));
+        health.given_up(Target::Delay(9));
+        assert!(fault.borrow().as_ref().is_some_and(|fault| fault.contains("not confirmed")));
+        assert!(health.overdue(None));
+        assert_eq!(*fault.borrow(), None);
+        assert_eq!(*health.held().borrow(), None);
+    }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::consumer::{End, QueueConsumer};
+use super::faults::Faults;
 use super::link::{Link, Pauses};
 use super::topology::Topology;
 use super::window::Window;
@@ -29,7 +30,7 @@ pub(super) struct Intake {
     /// Let go at the stop, so that the receiving side ends while what is in hand is still being settled.
     pub(super) sink: Option<mpsc::Sender<Taken>>,
     pub(super) stop: CancellationToken,
-    pub(super) fault: watch::Sender<Option<String>>,
+    pub(super) faults: Arc<Faults>,
 }
 
 /// What one queue's consumer may hold.
@@ -71,7 +72,7 @@ impl Intake {
             let _ = timeout(Duration::from_secs(2), connection.close(200, "bye".into())).await;
             let Some(reason) = reason else { break };
             warn!("taking from RabbitMQ is interrupted: {reason}");
-            self.fault.send_replace(Some(format!("consuming connection: {reason}")));
+            self.faults.connection(Some(format!("consuming connection: {reason}")));
             pauses.wait(began.elapsed(), &self.stop).await;
         }
     }
@@ -79,7 +80,7 @@ impl Intake {
     /// Serves every queue on this connection; `None` when stopped, else why it ended.
     async fn serve(&mut self, connection: &Arc<Connection>) -> Option<String> {
         let sink = self.sink.clone()?;
-        self.fault.send_replace(None);
+        self.faults.connection(None);
         let mut consumers = JoinSet::new();
         for Feed { share, name, label } in &self.feeds {
             let consumer = QueueConsumer {
@@ -94,7 +95,7 @@ impl Intake {
                 gate: self.gate.clone(),
                 sink: sink.clone(),
                 stop: self.stop.clone(),
-                fault: self.fault.clone(),
+                faults: Arc::clone(&self.faults),
                 settling: JoinSet::new(),
                 earlier: Vec::new(),
             };
@@ -117,7 +118,11 @@ impl Intake {
                 Ok(End::Lost | End::Paused | End::Resized(_) | End::Stuck | End::Fault(_)) => {
                     reason = Some("the connection is gone".into())
                 }
-                Err(error) => reason = Some(format!("a consumer failed: {error}")),
+                // The others would go on and hide it: all are built anew.
+                Err(error) => {
+                    consumers.shutdown().await;
+                    reason = Some(format!("a consumer failed: {error}"));
+                }
             }
         }
         reason

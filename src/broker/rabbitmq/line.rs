@@ -21,8 +21,12 @@ use super::returns::{Fate, Returns};
 use super::topology::Topology;
 use crate::broker::{Outgoing, Target, Unconfirmed};
 
-/// A confirm that takes longer, with no alarm, is not coming.
+/// A confirm that takes longer, with no alarm, is a fault that is told. It may come all the same (a queue without a
+/// majority keeps what it cannot confirm yet), so nothing is published a second time for it.
 const CONFIRM_WAIT: Duration = Duration::from_secs(30);
+/// A channel that confirms nothing at all for so long is given up with everything on it. Whether the connection lives
+/// is for its heartbeat to tell.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
 /// lapin works an acknowledgement off in microseconds; after this long every return of it has been seen.
 const JUDGE_LATER: Duration = Duration::from_millis(250);
 /// Pauses before a returned message is published again: at once where the topology could be mended, then
@@ -135,10 +139,12 @@ impl Line {
     }
 
     /// Publishes again the first of those that came back.
-    pub(super) fn publish_stray(&mut self, topology: &Topology) {
-        if let Some((_, request)) = self.strays.pop_front() {
-            self.publish(topology, request, 0);
+    pub(super) fn publish_stray(&mut self, topology: &Topology, health: &Health) {
+        let Some((_, request)) = self.strays.pop_front() else { return };
+        if request.reply.is_closed() && self.strays.iter().all(|(_, other)| other.target != request.target) {
+            health.given_up(request.target);
         }
+        self.publish(topology, request, 0);
     }
 
     /// Starts one publish. Writing it is part of what is waited for: an alarm holds the write up, and must not
@@ -163,7 +169,7 @@ impl Line {
             let room = room.acquire_many(permits).await;
             let publish = channel.basic_publish(exchange.into(), key.into(), options, &body, properties);
             let written = publish.await;
-            drop(room);
+            drop((room, body));
             let confirmed = match written {
                 Ok(confirm) => confirm.await,
                 Err(error) => Err(error),
@@ -266,26 +272,28 @@ impl Line {
         self.strays.insert(place, (due, request));
     }
 
-    /// Tells askers whose confirm is overdue that its fate is unknown: one queue without a majority must not
-    /// end everybody's connection. Only silence on the whole channel does.
+    /// Tells of a confirm that is overdue: one queue without a majority must not end everybody's connection, nor may
+    /// its messages be published again and again. Only silence on the whole channel ends it.
     pub(super) fn check_age(&mut self, health: &Health) -> Result<(), String> {
+        if !self.channel.status().connected() {
+            return Err("the publishing channel is closed".into());
+        }
         if health.is_blocked() {
             return Ok(());
         }
         let unblocked_at = health.unblocked_at();
-        let since = |at: Instant| unblocked_at.map_or(at, |unblocked| unblocked.max(at));
-        let overdue: Vec<u64> = self
-            .waiting
-            .iter()
-            .filter(|(_, hop)| since(hop.published_at).elapsed() > CONFIRM_WAIT)
-            .map(|(hop, _)| *hop)
-            .collect();
-        if !overdue.is_empty() && since(self.heard_at).elapsed() > CONFIRM_WAIT {
-            return Err(format!("no confirm for {} s", CONFIRM_WAIT.as_secs()));
+        let age = |at: Instant| unblocked_at.map_or(at, |unblocked| unblocked.max(at)).elapsed();
+        let oldest = self.waiting.values().min_by_key(|hop| hop.published_at);
+        let overdue = oldest.filter(|hop| age(hop.published_at) > CONFIRM_WAIT);
+        if overdue.is_some() && age(self.heard_at) > SILENCE_MAX {
+            return Err(format!("no confirm for {} s", SILENCE_MAX.as_secs()));
         }
-        for hop in overdue {
-            let why = format!("no confirm for {} s", CONFIRM_WAIT.as_secs());
-            self.answer(hop, Err(Unconfirmed::Unknown(why)));
+        if let Some(target) = overdue.map(|hop| hop.request.target)
+            && health.overdue(Some(target))
+        {
+            error!(target_queue = ?target, "RabbitMQ has not confirmed a message for {} s", CONFIRM_WAIT.as_secs());
+        } else if overdue.is_none() {
+            health.overdue(None);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 mod acknowledger;
 mod codec;
 mod consumer;
+mod faults;
 mod groups;
 mod health;
 pub mod inspect;
@@ -31,6 +32,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, Outgoing, Taken, Target, Unconfirmed, Windows};
+use faults::Faults;
 use intake::Feed;
 pub use intake::Share;
 pub use link::DialError;
@@ -160,7 +162,7 @@ impl RabbitMq {
         let link = Link::new(&self.settings.url, purpose)?;
         let hold: usize = feeds.iter().map(|feed| usize::from(feed.share.prefetch)).sum();
         let (sink, taken) = mpsc::channel(hold.max(1));
-        let (fault, fault_seen) = watch::channel(Some("not connected yet".to_owned()));
+        let (faults, fault) = Faults::new();
         let intake = intake::Intake {
             link,
             topology: self.topology.clone(),
@@ -170,9 +172,9 @@ impl RabbitMq {
             gate,
             sink: Some(sink),
             stop,
-            fault,
+            faults,
         };
-        Ok(Intake { taken, fault: fault_seen, task: tokio::spawn(intake.run()) })
+        Ok(Intake { taken, fault, task: tokio::spawn(intake.run()) })
     }
 
     /// Answers callers over a connection of its own, which is dialled when there is something to say.

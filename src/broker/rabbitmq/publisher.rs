@@ -76,8 +76,13 @@ impl Owner {
         while let Some(open) = connection.take() {
             self.health.connected();
             let lost = CancellationToken::new();
-            let watcher =
-                tokio::spawn(health::watch(open.events_listener(), Arc::clone(&self.health), lost.clone()));
+            let status = open.status().clone();
+            let watcher = tokio::spawn(health::watch(
+                open.events_listener(),
+                move || status.connected(),
+                Arc::clone(&self.health),
+                lost.clone(),
+            ));
             let began = Instant::now();
             let ended = self.serve(&open, &lost).await;
             watcher.abort();
@@ -128,7 +133,7 @@ impl Owner {
                     }
                 }
                 () = until(doubt_due) => line.judge_doubtful(&self.health),
-                () = until(stray_due), if room => line.publish_stray(&self.topology),
+                () = until(stray_due), if room => line.publish_stray(&self.topology, &self.health),
                 () = until(group_due) => {}
                 _ = tick.tick() => line.check_age(&self.health)?,
                 come = self.inbox.recv_many(line.groups.door(), left), if room => match come {

@@ -53,6 +53,15 @@ impl Window {
         is_whole && channels <= LEFT_CHANNELS_MAX && in_hand < 2 * usize::from(self.places)
     }
 
+    /// Makes room for what is in hand still from before a pause: where bodies are large, it is not held beside a whole
+    /// window. It grows again as it does from its beginning.
+    pub(super) fn resume(&mut self, in_hand: usize) {
+        if self.places < self.share {
+            let in_hand = u16::try_from(in_hand).unwrap_or(u16::MAX);
+            self.set(self.places.saturating_sub(in_hand).max(1));
+        }
+    }
+
     /// Notes the size of a message that came. `in_hand` tells how many there are, on whichever channel.
     pub(super) fn see(
         &mut self,
@@ -141,6 +150,26 @@ mod tests {
         assert_eq!(feed(&mut window, 500, 777, now + STEADY / 2), []);
         assert_eq!(feed(&mut window, 1, 777, now + STEADY), [Change::Grown]);
         assert_eq!(window.places(), 80);
+    }
+
+    #[test]
+    fn what_is_in_hand_after_a_pause_is_held_within_a_window_of_large_bodies() {
+        let now = Instant::now();
+        let mut window = Window::new(308, 160 * MIB, 16 * MIB);
+        feed(&mut window, 500, 777, now);
+        window.resume(150);
+        assert_eq!(window.places(), 308, "small ones are held beside a whole one");
+        feed(&mut window, 1, 2 << 20, now);
+        assert_eq!(window.places(), 80);
+        window.resume(30);
+        assert_eq!(window.places(), 50);
+        let later = now + STEADY;
+        let seen: Vec<Change> = (0..50).filter_map(|_| window.see(2 << 20, later, || 50)).collect();
+        assert_eq!((seen, window.places()), (vec![], 50), "those from before are still there: 30 fit beside");
+        let seen: Vec<Change> = (0..50).filter_map(|_| window.see(2 << 20, later, || 0)).collect();
+        assert_eq!((seen, window.places()), (vec![Change::Grown], 80));
+        window.resume(1000);
+        assert_eq!(window.places(), 1);
     }
 
     #[test]

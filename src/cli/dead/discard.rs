@@ -32,7 +32,7 @@ impl Discard {
         self.take_note()?;
         let rows = self.chosen.rows(&desk.store).await?;
         if self.dry_run {
-            eprintln!("would discard {}", output::count(rows.len(), "dead letter"));
+            decided::would(common, "discard", rows.len() as u64);
             return Ok(());
         }
         output::confirm(&format!("discard {}?", output::count(rows.len(), "dead letter")), self.yes)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::which::{Chosen, Which};
+use super::which::{Chosen, PAGE, Which};
 use super::{Command, Common, Failure, discard, export, groups, jobs, list, output, refuse, replay, show};
 use crate::cli::remote::{Remote, segment};
 use crate::desk::moment::precise;
@@ -54,11 +54,9 @@ impl Which {
 
 impl Chosen {
     fn body(&self) -> Result<Value, Failure> {
+        self.check()?;
         if !self.ids.is_empty() {
             return Ok(json!({ "ids": self.ids }));
-        }
-        if !self.all {
-            return Err(Chosen::nothing_named());
         }
         let mut pairs = self.which.pairs();
         pairs.push(("subscription", self.from.clone()));
@@ -115,13 +113,24 @@ impl export::Export {
         query.push(("subscription", self.subscription));
         query.push(("state", Some(self.state)));
         let mut exported = 0;
-        let rows = remote.list("/v1/dead-letters", &query, u32::MAX).await?;
-        for row in &rows {
-            let id = row["id"].as_str().unwrap_or_default();
-            let mut letter = remote.get(&format!("/v1/dead-letters/{}", segment(id))).await?;
-            export::without_lossy_body(&mut letter);
-            writeln!(std::io::stdout(), "{letter}").map_err(anyhow::Error::from)?;
-            exported += 1;
+        let mut cursor = None;
+        loop {
+            let (page, next) = remote.page("/v1/dead-letters", &query, cursor, PAGE).await?;
+            for row in &page {
+                let id = row["id"].as_str().unwrap_or_default();
+                // Forgotten since the page was read.
+                let Some(mut letter) = remote.find(&format!("/v1/dead-letters/{}", segment(id))).await?
+                else {
+                    continue;
+                };
+                export::without_lossy_body(&mut letter);
+                writeln!(std::io::stdout(), "{letter}").map_err(anyhow::Error::from)?;
+                exported += 1;
+            }
+            if next.is_none() {
+                break;
+            }
+            cursor = next;
         }
         eprintln!("exported {}", output::count(exported, "dead letter"));
         Ok(())
@@ -139,11 +148,11 @@ impl replay::Replay {
         }
         let begun = remote.post("/v1/dead-letters/replay", &body, false).await?;
         let matched = begun["matched"].as_u64().unwrap_or_default();
-        let letters = output::count(usize::try_from(matched).unwrap_or(usize::MAX), "dead letter");
         if self.dry_run {
-            eprintln!("would replay {letters}");
+            super::decided::would(common, "replay", matched);
             return Ok(());
         }
+        let letters = output::count(usize::try_from(matched).unwrap_or(usize::MAX), "dead letter");
         let job = &begun["replay"];
         let Some(id) = job["id"].as_i64() else {
             super::decided::tell(common, crate::store::DeadState::Replayed, 0);
@@ -218,11 +227,12 @@ impl discard::Discard {
         let mut dry = body.clone();
         dry["dry_run"] = json!(true);
         let dry = remote.post("/v1/dead-letters/discard", &dry, false).await?;
-        let matched = usize::try_from(dry["matched"].as_u64().unwrap_or_default()).unwrap_or(usize::MAX);
+        let matched = dry["matched"].as_u64().unwrap_or_default();
         if self.dry_run {
-            eprintln!("would discard {}", output::count(matched, "dead letter"));
+            super::decided::would(common, "discard", matched);
             return Ok(());
         }
+        let matched = usize::try_from(matched).unwrap_or(usize::MAX);
         output::confirm(&format!("discard {}?", output::count(matched, "dead letter")), self.yes)?;
         let discarded = remote.discard_dead_letters(&body).await?;
         super::decided::tell(common, crate::store::DeadState::Discarded, discarded);

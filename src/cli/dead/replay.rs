@@ -10,6 +10,7 @@ use crate::cli::replaying::{Finish, Replaying, owner};
 use crate::cli::{log, services};
 use crate::config::{Config, LogConfig, LogKeep};
 use crate::desk::Desk;
+use crate::desk::replays::CANARIES_MAX;
 use crate::domain::name::SubscriptionId;
 use crate::store::replays::{Choice, NewReplay, ReplayJob};
 use crate::store::{DeadState, Store};
@@ -39,7 +40,8 @@ pub(in crate::cli) struct Replay {
     #[arg(long)]
     pub(super) dry_run: bool,
     /// So many letters first, and the rest only if the first attempt of each is delivered
-    #[arg(long, value_name = "LETTERS", default_value_t = 0)]
+    #[arg(long, value_name = "LETTERS", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(CANARIES_MAX)))]
     pub(super) canary: u32,
     /// Letters a second, 0 for as many as go
     #[arg(long, value_name = "PER_SECOND", default_value_t = 200)]
@@ -62,8 +64,7 @@ impl Replay {
                 Choice::Letters(letters) => letters.len() as u64,
                 Choice::Filter(filter) => store.dead_count(filter).await?,
             };
-            let count = output::count(usize::try_from(count).unwrap_or(usize::MAX), "dead letter");
-            eprintln!("would replay {count}");
+            decided::would(common, "replay", count);
             return Ok(());
         }
         let what = NewReplay {
@@ -104,7 +105,8 @@ impl Replay {
             Some(id) => Some(target(store, id).await?),
             None => None,
         };
-        if self.chosen.ids.is_empty() && self.chosen.all {
+        self.chosen.check()?;
+        if self.chosen.all {
             let filter = self.chosen.filter()?;
             if let Some((id, tenant)) = &target
                 && let Some(letter) = store.dead_of_another_tenant(&filter, tenant).await?
@@ -168,7 +170,6 @@ async fn work(common: &Common, config: &Config, store: &Store, job: &ReplayJob) 
     let id = job.id;
     let rest = format!("{replayed} were sent and are marked; run it again for the rest");
     match finish? {
-        Finish::Done if common.json => Ok(()),
         Finish::Done => {
             decided::tell(common, DeadState::Replayed, replayed);
             Ok(())

@@ -54,6 +54,25 @@ pub(super) struct Which {
 }
 
 impl Which {
+    /// The flag of one that is given, if any is.
+    fn one_given(&self) -> Option<&'static str> {
+        let flags = [
+            ("--tenant", self.tenant.is_some()),
+            ("--reason", self.reason.is_some()),
+            ("--event", self.event.is_some()),
+            ("--document", self.document.is_some()),
+            ("--batch", self.batch.is_some()),
+            ("--type", self.event_type.is_some()),
+            ("--kind", self.kind.is_some()),
+            ("--host", self.host.is_some()),
+            ("--class", self.class.is_some()),
+            ("--status", self.status.is_some()),
+            ("--since", self.since.is_some()),
+            ("--until", self.until.is_some()),
+        ];
+        flags.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
+    }
+
     pub(super) fn filter(&self, subscription: Option<&str>) -> Result<DeadFilter, Failure> {
         let kind = self.kind.as_deref().map(|text| {
             Kind::parse(text).ok_or_else(|| {
@@ -106,15 +125,26 @@ impl Chosen {
         self.which.filter(self.from.as_deref())
     }
 
-    pub(super) fn nothing_named() -> Failure {
-        Failure::usage("no dead letter is named").hint("name ids such as `dl_17`, or `--all` with filters")
+    /// Letters are named, or filtered: whoever does both may think that one narrows the other.
+    ///
+    /// # Errors
+    /// Neither or both.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.ids.is_empty() && !self.all {
+            return Err(Failure::usage("no dead letter is named")
+                .hint("name ids such as `dl_17`, or `--all` with filters"));
+        }
+        let flag = self.which.one_given().or(self.from.as_ref().map(|_| "--from"));
+        match flag.filter(|_| !self.ids.is_empty()) {
+            Some(flag) => Err(Failure::usage(format!("`{flag}` does not narrow letters that are named"))
+                .hint("name ids, or `--all` with filters")),
+            None => Ok(()),
+        }
     }
 
     /// The named ones, or every open one the filters leave, oldest last.
     pub(super) async fn rows(&self, store: &Store) -> Result<Vec<DeadRow>, Failure> {
-        if self.ids.is_empty() && !self.all {
-            return Err(Chosen::nothing_named());
-        }
+        self.check()?;
         let mut rows: Vec<DeadRow> = Vec::new();
         for id in &self.ids {
             let row = find(store, id).await?.row;

@@ -49,7 +49,8 @@ impl RotateKey {
         let redis = services::redis(config)?;
         if store.key_check() != newest {
             match &redis {
-                Some(redis) => all_hold(redis, &newest).await?,
+                Some(redis) if all_hold(redis, &newest).await? => {}
+                Some(_) => output::confirm(NONE_HEARD, self.yes)?,
                 None => output::confirm(NOBODY_KNOWS, self.yes)?,
             }
         }
@@ -74,8 +75,11 @@ impl RotateKey {
 const NOBODY_KNOWS: &str =
     "without `redis.url` nobody can tell whether every process holds the new key; does every one?";
 
-/// No process is left behind: one without the new key would take nothing more.
-async fn all_hold(redis: &Redis, newest: &str) -> Result<(), Failure> {
+const NONE_HEARD: &str = "Redis knows of no running process; does every one hold the new key?";
+
+/// No process is left behind: one without the new key would take nothing more. False where none is heard of, which
+/// may be because none runs, or because they use another Redis.
+async fn all_hold(redis: &Redis, newest: &str) -> Result<bool, Failure> {
     let heard = heartbeat::heard(redis).await.map_err(|error| {
         Failure::world(format!("Redis cannot be asked whether every process holds the new key: {error}"))
             .hint("bring Redis back and run this again")
@@ -90,7 +94,7 @@ async fn all_hold(redis: &Redis, newest: &str) -> Result<(), Failure> {
             ),
         })
         .collect();
-    if problems.is_empty() { Ok(()) } else { Err(Failure::world_disagrees(problems)) }
+    if problems.is_empty() { Ok(!heard.is_empty()) } else { Err(Failure::world_disagrees(problems)) }
 }
 
 /// So that every process hears of it with its next look; without, the store tells them.

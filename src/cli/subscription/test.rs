@@ -1,6 +1,7 @@
 //! `paperboy subscription test`: one marked event, sent once from this process, past every queue.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::value::RawValue;
@@ -44,7 +45,7 @@ impl Test {
         let id = id(&self.id)?;
         let load = self.load()?;
         let sender = services::sender(config)?.reading_every_answer();
-        let trial = desk.try_out(&services::caller(), &sender, id.as_str(), &load).await;
+        let trial = desk.try_out(&services::caller(), &sender, id.as_str(), &load, Duration::MAX).await;
         sender.close().await;
         let trial = trial.map_err(|refused| match refused {
             Refused::Faults(mut faults) if faults.len() == 1 => self.refused(faults.remove(0)),

@@ -7,6 +7,7 @@ use crate::domain::fault::Fault;
 use crate::domain::name::SubscriptionId;
 use crate::domain::secret::Secret;
 use crate::domain::signature::standard::Standard;
+use crate::domain::time;
 
 impl SubscriptionSpec {
     /// Fills in what we choose for a new subscription: id, times, what its preset says, a signing secret if none
@@ -50,6 +51,10 @@ impl SubscriptionSpec {
     /// What the document's values mean, and its preset's rules.
     pub(super) fn faults(&self) -> Vec<Fault> {
         let mut faults = self.check().err().unwrap_or_default();
+        // What was exported brings its own.
+        if self.created_at.as_deref().is_some_and(|at| !time::is_rfc3339(at)) {
+            faults.push(Fault::new("created_at", "is no moment of RFC 3339; leave it out"));
+        }
         let rules = self.check_preset_rules().err().unwrap_or_default();
         // The preset's choice is narrower than ours.
         faults.retain(|fault| {
