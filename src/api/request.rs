@@ -358,6 +358,26 @@ mod tests {
         HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())])
     }
 
+    #[tokio::test]
+    async fn a_body_takes_room_for_its_bytes_however_it_is_cut() {
+        let room = Arc::new(Semaphore::new(4));
+        let body = |bytes: usize, chunk: usize| {
+            let chunks = vec![b'x'; bytes].chunks(chunk).map(Bytes::copy_from_slice).collect::<Vec<_>>();
+            let chunks = chunks.into_iter().map(Ok::<_, std::convert::Infallible>);
+            Body::from_stream(futures_util::stream::iter(chunks))
+        };
+        let held = collect(Arc::clone(&room), body(3 * ROOM_BYTES, 1), usize::MAX).await;
+        assert_eq!(
+            (held.map(|held| held.bytes.len()).ok(), room.available_permits()),
+            (Some(3 * ROOM_BYTES), 4)
+        );
+        let held = collect(Arc::clone(&room), body(3 * ROOM_BYTES + 1, ROOM_BYTES), usize::MAX).await;
+        assert_eq!((held.is_ok(), room.available_permits()), (true, 0));
+        drop(held);
+        assert!(collect(Arc::clone(&room), body(4 * ROOM_BYTES + 1, 100), usize::MAX).await.is_err());
+        assert_eq!(room.available_permits(), 4);
+    }
+
     #[test]
     fn accept_is_read_as_http_has_it() {
         let json = ["application/json"];

@@ -69,6 +69,7 @@ impl List {
                 break;
             }
         }
+        output::bounded(lines.len(), self.limit);
         if common.json {
             lines.iter().for_each(|line| output::json_line(&line_json(line, false)));
             return Ok(());

@@ -27,6 +27,13 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, nothing: &str) {
     println!("{}", table.trim_fmt());
 }
 
+/// Says that a list ends where it was told to, and perhaps not where there is nothing more.
+pub(super) fn bounded(rows: usize, limit: u32) {
+    if rows >= limit as usize {
+        eprintln!("{limit} are shown, there may be more: `--limit`");
+    }
+}
+
 /// A bar on a terminal, nothing elsewhere; its message stands before it.
 pub(super) fn progress(total: usize) -> ProgressBar {
     progress_of(total, "events")

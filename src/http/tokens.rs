@@ -69,8 +69,8 @@ struct Slot {
 
 struct Kept {
     value: Secret,
-    /// When its login began: whoever asked before could have brought no younger one.
-    since: Instant,
+    /// When it came: for all who waited, whatever its life.
+    came: Instant,
     until: Instant,
 }
 
@@ -121,20 +121,20 @@ impl Tokens {
             return Err(failure.clone());
         }
         if let Some(kept) = &slot.token
-            && (kept.until > Instant::now() || kept.since >= asked)
+            && (kept.until > Instant::now() || kept.came >= asked)
             && rejected != Some(&kept.value)
         {
             return Ok(kept.value.clone());
         }
-        let since = Instant::now();
         let fetched = tokio::time::timeout_at(limit.into(), self.fetch(login, rejected, limit, call)).await;
         let fetched = fetched.unwrap_or_else(|_| Err(late()));
+        let came = Instant::now();
         *slot = match &fetched {
             Ok(token) => Slot {
-                token: Some(Kept { value: token.value.clone(), since, until: Instant::now() + token.life }),
+                token: Some(Kept { value: token.value.clone(), came, until: came + token.life }),
                 failed: None,
             },
-            Err(failure) => Slot { token: None, failed: Some((Instant::now(), failure.clone())) },
+            Err(failure) => Slot { token: None, failed: Some((came, failure.clone())) },
         };
         fetched.map(|token| token.value)
     }
@@ -237,6 +237,38 @@ mod tests {
         let all = futures_util::future::join_all((0..50).map(|_| ask())).await;
         assert!(all.iter().all(|token| token.as_ref().unwrap().expose() == "Bearer t0"));
         assert_eq!(calls.load(SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn logins_that_may_not_be_kept_do_not_wait_for_each_other() {
+        let (tokens, login, all) = (Tokens::new(None), login(Some(0)), tokio::sync::Barrier::new(20));
+        let ask = || {
+            tokens.get(&login, None, deadline(), |_| async {
+                all.wait().await;
+                brings("t")
+            })
+        };
+        let asked = futures_util::future::join_all((0..20).map(|_| ask()));
+        let asked = tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap();
+        assert!(asked.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test]
+    async fn those_who_waited_take_a_token_that_ends_at_once() {
+        let (tokens, login, calls) = (Tokens::new(None), login(None), AtomicUsize::new(0));
+        let ask = || {
+            tokens.get(&login, None, deadline(), |_| async {
+                calls.fetch_add(1, SeqCst);
+                tokio::task::yield_now().await;
+                let body = br#"{"access_token":"t","expires_in":0}"#.to_vec();
+                Ok(LoginAnswer { status: 200, body, is_cut: false })
+            })
+        };
+        let all = futures_util::future::join_all((0..20).map(|_| ask())).await;
+        assert!(all.iter().all(Result::is_ok));
+        assert_eq!(calls.load(SeqCst), 1);
+        ask().await.unwrap();
+        assert_eq!(calls.load(SeqCst), 2);
     }
 
     #[tokio::test]

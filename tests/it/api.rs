@@ -194,6 +194,7 @@ async fn dead_letters_are_listed_shown_sent_again_and_discarded() {
         post(action, json!({ "filter": {}, bad: 1 })).await.problem(422);
     }
     post("discard", json!({ "filter": {}, "limit": 501 })).await.problem(422);
+    post("replay", json!({ "filter": {}, "canary": 101 })).await.problem(422);
     serve.stop().await;
 }
 
@@ -542,6 +543,27 @@ async fn every_change_leaves_a_line_that_says_who_and_holds_no_secret() {
 // ---- the command line over the API -----------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_export_over_the_api_goes_on_beyond_a_page() {
+    const LETTERS: usize = 501;
+    let app = App::new();
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let mut document = subscription("acme", &receiver.url("/x"));
+    document["retry"] = json!({ "kind": "none" });
+    app.migrate().await;
+    app.subscribe(document).await;
+    let serve = app.serve("all").await;
+    let events = (0..LETTERS).map(|n| (String::from("a.b"), event(&format!("evt_{n}"), "acme", "a.b")));
+    app.amqp().await.publish_all(events).await;
+    let listed = || async { app.json(&["dead", "list", "--limit", "1000"]).await.len() };
+    eventually("all are dead letters", 60, || async { listed().await == LETTERS }).await;
+    let api = format!("http://127.0.0.1:{}", serve.port);
+    let exported = app.json(&["dead", "export", "--api", &api]).await;
+    let ids: BTreeSet<&str> = exported.iter().map(|letter| letter["event"].as_str().unwrap()).collect();
+    assert_eq!((exported.len(), ids.len()), (LETTERS, LETTERS));
+    serve.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn commands_over_the_api_do_what_they_do_here() {
     let app = App::new();
     let receiver = Receiver::start(|_| Reply::status(500)).await;
@@ -620,6 +642,10 @@ async fn commands_over_the_api_do_what_they_do_here() {
     assert_eq!(told().await, here, "as it is told here");
     let rows = json(&["deliveries", "list", "--failures", "--limit", "2"], "").await;
     assert_eq!((rows.len(), &rows[0]["worker"]), (2, &Value::Null));
+    let refused = run(&["dead", "discard", &first, "--host", "127.0.0.1", "--yes"], "").await;
+    assert_eq!(refused.status.code(), Some(2), "a filter narrows nothing that is named");
+    let dry = json(&["dead", "discard", "--all", "--dry-run"], "").await;
+    assert_eq!(dry, [json!({ "dry_run": true, "matched": 2 })]);
     assert_eq!(json(&["dead", "discard", "--all", "--yes"], "").await[0]["discarded"], 2);
     json(&["subscription", "disable", &id], "").await;
     json(&["subscription", "remove", &id, "--yes"], "").await;

@@ -156,7 +156,7 @@ async fn backlog_and_large_have_their_figures() {
         let median = &scenarios["large"]["plays"][worker]["median"];
         assert_eq!((&median["deliveries"], &median["in_flight"]), (&4.0.into(), &4.0.into()), "{median:#}");
     }
-    assert_judged(&scenarios["large"], 2);
+    assert_judged(&scenarios["large"], 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

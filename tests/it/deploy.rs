@@ -277,7 +277,7 @@ fn passwords_come_from_the_environment_and_must_be_there() {
     let mut used = BTreeSet::new();
     for inside in text.split("${").skip(1).map(|rest| rest.split('}').next().unwrap()) {
         let name = inside.split(':').next().unwrap();
-        let is_secret = ["PASSWORD", "SECRETS"].iter().any(|word| name.contains(word));
+        let is_secret = ["PASSWORD", "SECRETS__KEY"].iter().any(|word| name.contains(word));
         assert_eq!(inside.contains(":?"), is_secret, "`{inside}`: secrets must be set, anything else may be");
         used.insert(name.to_owned());
     }
@@ -301,6 +301,7 @@ fn the_program_takes_what_compose_gives_it() {
             let value = match name.as_str() {
                 "PAPERBOY__SECRETS__KEY" => "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
                 "PAPERBOY__EGRESS__ALLOW" => "10.20.0.0/16",
+                "PAPERBOY__SECRETS__OLD_KEYS" => "",
                 "PAPERBOY__API__KEYS" => "0123456789abcdef0123456789abcdef",
                 _ => "0123456789abcdef",
             };

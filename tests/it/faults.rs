@@ -214,6 +214,45 @@ async fn a_publish_to_a_missing_queue_keeps_its_source_until_it_is_repaired() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_that_is_refused_is_nobody_elses_trouble() {
+    let app = App::new();
+    app.migrate().await;
+    let receiver =
+        Receiver::start(|hit| Reply::status(if hit.path == "/waits" && hit.nth == 1 { 500 } else { 200 }))
+            .await;
+    let mut ledger = Ledger::default();
+    let mut waits = subscription("waits", &receiver.url("/waits"));
+    waits["retry"] = json!({ "kind": "fixed", "delay_s": 8, "max_attempts": 5 });
+    ledger.subscription("/waits", &app.subscribe(waits).await.secret);
+    let quick = app.subscribe(subscription("quick", &receiver.url("/quick"))).await;
+    ledger.subscription("/quick", &quick.secret);
+    let worker = app.serve("worker").await;
+    let amqp = app.amqp().await;
+    // What is missing cannot be declared again: what is declared before it has other arguments by now.
+    amqp.delete_queue("dead.events").await;
+    amqp.declare_odd_queue("dead.events").await;
+    amqp.delete_queue("delay.20ms.03").await;
+    ledger.expect("evt_waits", "/waits");
+    amqp.publish_all([(String::from("a.b"), event("evt_waits", "waits", "a.b"))].into_iter()).await;
+    eventually("it came back, and was not to be mended", 30, || async {
+        worker.metric("paperboy_returned_total", "").await > 2.5
+    })
+    .await;
+    assert!(worker.log().contains("the topology cannot be declared again"), "{}", worker.log());
+    (0..100).for_each(|n| ledger.expect(&format!("evt_{n}"), "/quick"));
+    let events = (0..100).map(|n| (String::from("a.b"), event(&format!("evt_{n}"), "quick", "a.b")));
+    amqp.publish_all(events).await;
+    receiver.wait_for(101, 20).await;
+    assert!(!worker.log().contains("the publishing connection is gone"), "{}", worker.log());
+
+    amqp.delete_queue("dead.events").await;
+    all_delivered(&receiver, &ledger).await;
+    assert_eq!(ledger.assert_conserved(&receiver.hits()), 0, "nothing was published twice");
+    eventually("ready again", 10, || worker.is_ready()).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_queue_is_declared_again_and_consumed() {
     let app = App::new();
     app.migrate().await;

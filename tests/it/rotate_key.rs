@@ -112,6 +112,20 @@ async fn the_key_is_changed_under_a_running_fleet_in_postgres() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_has_heard_of_nobody_is_no_leave_to_change_the_key() {
+    let mut app = App::new();
+    let redis = PrivateRedis::start().await;
+    app.set("REDIS__URL", &redis.url());
+    app.set("SECRETS__KEY", &key(OLD));
+    app.migrate().await;
+    app.set("SECRETS__KEY", &key(NEW));
+    app.set("SECRETS__OLD_KEYS", &key(OLD));
+    let refused = app.run(&["store", "rotate-key"]).await;
+    assert_eq!(refused.status.code(), Some(2), "processes may use another Redis");
+    app.ok(&["store", "rotate-key", "--yes"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_redis_a_process_without_the_new_key_stops_taking_and_says_why() {
     let mut app = App::new();
     app.set("REDIS__URL", "");

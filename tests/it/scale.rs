@@ -150,7 +150,7 @@ fn what_to_scale_on_names_metrics_and_queues_that_exist() {
     let yaml = YamlLoader::load_from_str(&block(&document, "yaml")).unwrap().remove(0);
     let triggers = yaml["spec"]["triggers"].as_vec().unwrap();
     assert_eq!(triggers[0]["metadata"]["queueName"].as_str(), Some("paperboy.events"));
-    let places = f64::from(paperboy::config::load(&Sources::default()).unwrap().broker.prefetch);
+    let places = f64::from(paperboy::config::load(&Sources::default()).unwrap().broker.shares().events);
     let threshold: f64 = triggers[1]["metadata"]["threshold"].as_str().unwrap().parse().unwrap();
     assert!((threshold - (places * 0.7).floor()).abs() < 0.01, "{threshold}");
 }

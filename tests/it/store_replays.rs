@@ -13,6 +13,7 @@ use crate::support::home::{Home, on_both_engines};
 
 on_both_engines! {
     a_letter_keeps_its_number_until_it_is_sent_and_is_sent_once,
+    large_letters_are_read_a_few_at_a_time,
     the_same_question_goes_on_with_its_job_and_no_letter_waits_in_two,
     one_process_at_a_time_holds_the_lease,
     what_is_left_is_taken_in_turns_one_of_each_tenant,
@@ -59,6 +60,18 @@ async fn a_letter_keeps_its_number_until_it_is_sent_and_is_sent_once(home: Home)
         3
     );
     assert!(store.next_cycle().await.unwrap() > last[0].1, "and no other replay gets these numbers");
+}
+
+async fn large_letters_are_read_a_few_at_a_time(home: Home) {
+    let store = home.migrate().await;
+    let large = (0..3).map(|number| DeadLetter { body: vec![b'x'; 5 << 20].into(), ..letter(number) });
+    store.keep_dead(&large.collect::<Vec<_>>()).await.unwrap();
+    let job = begin(&store, "all", &all()).await.unwrap();
+    let items = store.replay_next(job.id, 100).await.unwrap();
+    let first: Vec<i64> = items.iter().map(|item| item.letter.row.id).collect();
+    assert_eq!(first.len(), 2, "10 MiB are more than 8");
+    store.replay_sent(job.id, &first, NOW).await.unwrap();
+    assert_eq!(store.replay_next(job.id, 100).await.unwrap().len(), 1);
 }
 
 async fn the_same_question_goes_on_with_its_job_and_no_letter_waits_in_two(home: Home) {

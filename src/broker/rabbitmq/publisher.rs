@@ -1,9 +1,10 @@
 //! The one task that publishes: its connection, through alarms, losses and restarts, and who asks.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt as _, StreamExt};
 use lapin::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -37,7 +38,14 @@ impl Publisher {
         let stop = CancellationToken::new();
         let health = Arc::new(Health::new());
         let owner = Owner { link, topology, declare, inbox, health: Arc::clone(&health), stop: stop.clone() };
-        Publisher { requests, health, stop, task: tokio::spawn(owner.run(connection)) }
+        let of_all = Arc::clone(&health);
+        let task = tokio::spawn(async move {
+            // Only a mistake of ours ends it so. Nothing can be published any more, so nothing shall be taken.
+            if AssertUnwindSafe(owner.run(connection)).catch_unwind().await.is_err() {
+                of_all.disconnected("it ended unasked; restart this process and report this, please");
+            }
+        });
+        Publisher { requests, health, stop, task }
     }
 
     /// What is wrong with publishing.

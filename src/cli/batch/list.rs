@@ -51,13 +51,16 @@ impl List {
             }
         }
         print(common, &rows.iter().map(row_json).collect::<Vec<_>>());
+        output::bounded(rows.len(), self.limit);
         Ok(())
     }
 
     pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
         self.state()?;
         let query = [("tenant", self.tenant), ("state", self.state), ("cursor", None)];
-        print(common, &remote.list("/v1/batches", &query, self.limit).await?);
+        let rows = remote.list("/v1/batches", &query, self.limit).await?;
+        print(common, &rows);
+        output::bounded(rows.len(), self.limit);
         Ok(())
     }
 

@@ -34,6 +34,7 @@ impl Groups {
         let filter = DeadFilter { limit: self.limit, ..self.which.filter(self.subscription.as_deref())? };
         let groups = store.dead_groups(&filter).await?;
         print(common, &groups.iter().map(group_json).collect::<Vec<_>>());
+        output::bounded(groups.len(), self.limit);
         Ok(())
     }
 }

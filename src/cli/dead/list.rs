@@ -57,6 +57,7 @@ impl List {
         };
         let rows = store.dead_list(&filter).await?;
         print(common, &rows.iter().map(row_json).collect::<Vec<_>>());
+        output::bounded(rows.len(), filter.limit);
         Ok(())
     }
 }

@@ -72,7 +72,9 @@ impl list::List {
         query.push(("subscription", self.subscription));
         query.push(("state", Some(self.state)));
         query.push(("cursor", self.before));
-        list::print(common, &remote.list("/v1/dead-letters", &query, limit).await?);
+        let rows = remote.list("/v1/dead-letters", &query, limit).await?;
+        list::print(common, &rows);
+        output::bounded(rows.len(), limit);
         Ok(())
     }
 }
@@ -81,7 +83,9 @@ impl groups::Groups {
     async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
         let mut query = self.which.pairs();
         query.push(("subscription", self.subscription));
-        groups::print(common, &remote.list("/v1/dead-letters/groups", &query, self.limit).await?);
+        let rows = remote.list("/v1/dead-letters/groups", &query, self.limit).await?;
+        groups::print(common, &rows);
+        output::bounded(rows.len(), self.limit);
         Ok(())
     }
 }

@@ -33,12 +33,15 @@ impl List {
         let specs = store.list_subscriptions(&filter).await?;
         let documents = specs.iter().map(|spec| serde_json::to_value(spec.masked()));
         print(common, &documents.collect::<Result<Vec<Value>, _>>().map_err(anyhow::Error::from)?);
+        output::bounded(specs.len(), self.limit);
         Ok(())
     }
 
     pub(super) async fn run_remote(self, common: &Common, remote: &Remote) -> Result<(), Failure> {
         let query = [("tenant", self.tenant), ("cursor", self.after)];
-        print(common, &remote.list("/v1/subscriptions", &query, self.limit).await?);
+        let rows = remote.list("/v1/subscriptions", &query, self.limit).await?;
+        print(common, &rows);
+        output::bounded(rows.len(), self.limit);
         Ok(())
     }
 }
