@@ -170,7 +170,8 @@ impl CachedDirectory {
     /// Where Redis, or whoever was asked what changed, has just answered, the others may be served: only this tenant
     /// waits. With both gone everybody does.
     fn cannot_say(&self, tenant: &Tenant, redis_answered: bool, problem: String) -> Unknown {
-        if redis_answered || self.contact.age() < self.freshness.refresh {
+        // They are asked twice as often as that.
+        if redis_answered || self.contact.age() < self.freshness.refresh * 2 {
             warn!(tenant = %tenant, "nobody says who wants the events of tenant `{tenant}`; they wait: {problem}");
             return Unknown::Tenant(problem);
         }

@@ -273,7 +273,8 @@ impl Line {
     }
 
     /// Tells of a confirm that is overdue: one queue without a majority must not end everybody's connection, nor may
-    /// its messages be published again and again. Only silence on the whole channel ends it.
+    /// its messages be published again and again. Only silence on the whole channel ends it. What nobody waits for any
+    /// more is forgotten.
     pub(super) fn check_age(&mut self, health: &Health) -> Result<(), String> {
         if !self.channel.status().connected() {
             return Err("the publishing channel is closed".into());
@@ -283,8 +284,13 @@ impl Line {
         }
         let unblocked_at = health.unblocked_at();
         let age = |at: Instant| unblocked_at.map_or(at, |unblocked| unblocked.max(at)).elapsed();
-        let oldest = self.waiting.values().min_by_key(|hop| hop.published_at);
-        let overdue = oldest.filter(|hop| age(hop.published_at) > CONFIRM_WAIT);
+        let is_overdue = |hop: &Hop| age(hop.published_at) > CONFIRM_WAIT;
+        let is_abandoned = |hop: &Hop| hop.request.reply.is_closed() && is_overdue(hop);
+        let abandoned = self.waiting.iter().filter(|(_, hop)| is_abandoned(hop)).map(|(number, _)| *number);
+        for number in abandoned.collect::<Vec<_>>() {
+            self.take(number);
+        }
+        let overdue = self.waiting.values().filter(|hop| is_overdue(hop)).min_by_key(|hop| hop.published_at);
         if overdue.is_some() && age(self.heard_at) > SILENCE_MAX {
             return Err(format!("no confirm for {} s", SILENCE_MAX.as_secs()));
         }
